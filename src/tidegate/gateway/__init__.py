@@ -1,0 +1,1 @@
+"""The edges of the request and outcome flows: Envoy, its questions, its access log."""

@@ -1,0 +1,1 @@
+"""The decision: filters, scorers and a picker over the pool's columns. Pure."""

@@ -1,0 +1,1 @@
+"""The table of endpoints, and what feeds it: discovery, the scraper, outcomes."""

@@ -1,0 +1,1 @@
+"""The model server's side: batch-manager statistics become the composite metrics."""

@@ -1,0 +1,1 @@
+"""A model server with in-flight batching, as one pure step()."""

@@ -1,1 +1,1 @@
-"""The Model Server Protocol as data: signals, selectors, engine mappings, composite formulas, the exposition scanner."""
+"""The Model Server Protocol as data: signals, selectors, engine mappings, composites, the exposition scanner."""

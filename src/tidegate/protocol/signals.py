@@ -22,7 +22,8 @@ class LoraSignals:
 class LoadSignals:
     """One scrape's answer, whole: the next scrape replaces it, nothing edits it.
 
-    None (NaN in a Pool column) means that the endpoint did not say. It never becomes 0: an idle server attracts traffic.
+    None (NaN in a Pool column) means that the endpoint did not say. It never becomes 0: an idle server attracts
+    traffic.
     """
 
     queued_requests: int | None = None

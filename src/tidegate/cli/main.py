@@ -1,0 +1,71 @@
+"""The `tidegate` command: finds the subcommand, turns a user's mistake into one line."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from tidegate import __version__
+from tidegate.protocol.errors import TidegateError
+
+COMMANDS = ("up", "picker", "sim", "bench")
+"""In the order of --help. Each is a module of this package that holds a `typer.Typer` called `app`."""
+
+USAGE_ERROR = 2
+
+
+class LazyCommands(TyperGroup):
+    """Imports a command when it is called: a simulated server must not pay for grpc, nor the picker for starlette."""
+
+    # typer vendors click and gives its Context and Command no public name, hence Any.
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"tidegate.cli.{cmd_name}")
+        command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    name="tidegate",
+    cls=LazyCommands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tidegate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def tidegate(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """The inference gateway you can pip install: each request goes to the model server that answers it soonest."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exits 2 with one line on standard error when the user can mend what is wrong."""
+    try:
+        app(args=arguments, prog_name="tidegate")
+    except TidegateError as error:
+        print(f"tidegate: {error}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One file per picker, named as its type in the configuration."""

@@ -1,0 +1,21 @@
+"""What the decision may know of a request. Grows only with what a configured plugin needs."""
+
+from dataclasses import dataclass
+
+BYTES_PER_TOKEN = 4
+"""A prompt's usual bytes per token, when nothing better is known; English text in JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """One request, as Envoy described it."""
+
+    path: str
+    """Path without the query."""
+    body_bytes: int
+    """Length of the whole body, of which we may have seen only the beginning."""
+
+    @property
+    def prompt_tokens(self) -> float:
+        """About how many tokens the prompt has, from its length."""
+        return self.body_bytes / BYTES_PER_TOKEN

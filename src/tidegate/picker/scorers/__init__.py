@@ -1,0 +1,1 @@
+"""One file per scorer, named as its type in the configuration."""

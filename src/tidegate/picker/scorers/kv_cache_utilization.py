@@ -1,0 +1,17 @@
+"""`kv-cache-utilization-scorer`: prefers free KV cache."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tidegate.picker.request import InferenceRequest
+from tidegate.pool.table import FloatArray, PoolView
+
+
+@dataclass(frozen=True, slots=True)
+class KvCacheUtilizationScorer:
+    """1 - utilization. An endpoint that did not report scores 0: known to be idle beats unknown."""
+
+    def score(self, request: InferenceRequest, pool: PoolView) -> FloatArray:
+        """See `Scorer.score`."""
+        return np.nan_to_num(1.0 - pool.kv_utilization, copy=False, nan=0.0)

@@ -1,0 +1,19 @@
+"""The scale that `queue-scorer` and `running-requests-size-scorer` share."""
+
+import numpy as np
+
+from tidegate.pool.table import FloatArray
+
+
+def least_is_best(counts: FloatArray) -> FloatArray:
+    """Return (max - count) / (max - min), 1 everywhere when all are equal. NaN, "did not say", scores like the worst.
+
+    Source: the Go endpoint picker's queue scorer.
+    """
+    if counts.size == 0:
+        return np.ones(0)
+    low, high = np.fmin.reduce(counts), np.fmax.reduce(counts)
+    if not low < high:  # all equal, or all NaN
+        return np.ones_like(counts)
+    scores: FloatArray = (high - counts) / (high - low)
+    return np.nan_to_num(scores, copy=False, nan=0.0)

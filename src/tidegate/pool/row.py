@@ -1,0 +1,130 @@
+"""One endpoint's row: its last report, and what we did since that the report cannot have seen."""
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from tidegate.pool.endpoint import Endpoint
+from tidegate.protocol.signals import LoadSignals
+
+VISIBILITY_LAG_S = 0.05
+"""From the pick until the request shows in the server's gauges: the way through the gateway, and one iteration.
+
+Too short, a burst is forgotten at the next scrape; too long, a request counts twice until the scrape after that.
+"""
+REPAIR_AFTER_S = 2.0
+"""How long a server must report fewer requests than we count before the difference is taken for lost outcomes."""
+EJECTION_S = 1.0
+"""How long an endpoint that failed a request is passed over; doubled by each failure in a row."""
+MAX_EJECTION_S = 30.0
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """One request on its way: who it is, when it was sent (monotonic seconds), how long its prompt is about."""
+
+    id: str
+    at: float
+    prompt_tokens: float
+
+
+class Row:
+    """The state behind one endpoint's cells. Only the Pool changes it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.index = 0
+        self.signals: LoadSignals | None = None
+        self.reachable = True
+        self.error = ""
+        self.picks = 0
+        self.failures = 0
+        self.ejected_until = float("-inf")
+        self._unseen: OrderedDict[str, Dispatch] = OrderedDict()  # sent after the last report was asked for
+        self._seen: OrderedDict[str, Dispatch] = OrderedDict()  # counted by the last report
+        self._unseen_tokens = 0.0
+        self._ended: deque[float] = deque()  # ends of seen requests since the last report was asked for
+        self._excess_since: float | None = None
+        self._excess = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests we sent there that have not ended."""
+        return len(self._unseen) + len(self._seen)
+
+    def add(self, dispatch: Dispatch) -> None:
+        """Count a request as sent."""
+        self._unseen[dispatch.id] = dispatch
+        self._unseen_tokens += dispatch.prompt_tokens
+        self.picks += 1
+
+    def remove(self, dispatch: Dispatch, now: float) -> None:
+        """Count a request as ended."""
+        if self._unseen.pop(dispatch.id, None) is not None:
+            self._unseen_tokens -= dispatch.prompt_tokens
+        elif self._seen.pop(dispatch.id, None) is not None:
+            self._ended.append(now)
+
+    def eject(self, now: float) -> None:
+        """Pass the endpoint over for a while. What fails together counts once: the requests a dead server held."""
+        if self.ejected_until <= now:
+            self.ejected_until = now + min(EJECTION_S * 2**self.failures, MAX_EJECTION_S)
+            self.failures += 1
+
+    def forgive(self) -> None:
+        """Let requests go there again."""
+        self.failures = 0
+        self.ejected_until = float("-inf")
+
+    def correct(self, signals: LoadSignals, started_at: float) -> list[Dispatch]:
+        """Take a report asked for at `started_at`; returns the dispatches whose outcomes must have been lost."""
+        self.signals = signals
+        while self._unseen and next(iter(self._unseen.values())).at <= started_at - VISIBILITY_LAG_S:
+            dispatch_id, dispatch = self._unseen.popitem(last=False)
+            self._seen[dispatch_id] = dispatch
+            self._unseen_tokens -= dispatch.prompt_tokens
+        if not self._unseen:
+            self._unseen_tokens = 0.0  # sums of floats drift
+        # We hear of an end after the server, so an end heard of before the scrape was asked for is in its figures.
+        while self._ended and self._ended[0] <= started_at:
+            self._ended.popleft()
+        return self._repair(signals)
+
+    def predict(self) -> tuple[float, float, float]:
+        """Return queued requests, running requests and KV utilization as they should be now; NaN: not reported."""
+        signals = self.signals
+        if signals is None:
+            return NAN, NAN, NAN
+        # What we sent since waits; what ended since made room, which the queue fills first.
+        change = len(self._unseen) - len(self._ended)
+        queued, running = NAN, NAN
+        if signals.queued_requests is not None:
+            queued = max(0, signals.queued_requests + change)
+        if signals.running_requests is not None:
+            surplus = min(0, (signals.queued_requests or 0) + change)
+            running = max(0, signals.running_requests + surplus)
+        return queued, running, self._predict_kv(signals)
+
+    def _predict_kv(self, signals: LoadSignals) -> float:
+        if signals.kv_utilization is None:
+            return NAN
+        capacity = (signals.num_blocks or 0) * (signals.block_size or 0)
+        coming = self._unseen_tokens / capacity if capacity else 0.0
+        return min(1.0, signals.kv_utilization + coming)
+
+    def _repair(self, signals: LoadSignals) -> list[Dispatch]:
+        """Return and forget the oldest requests that the server, report after report, does not have."""
+        if signals.queued_requests is None or signals.running_requests is None:
+            return []
+        excess = len(self._seen) - signals.queued_requests - signals.running_requests
+        if excess <= 0:
+            self._excess_since = None
+            return []
+        if self._excess_since is None:
+            self._excess_since, self._excess = signals.observed_at, excess
+        self._excess = min(self._excess, excess)
+        if signals.observed_at - self._excess_since < REPAIR_AFTER_S:
+            return []
+        self._excess_since = None
+        return [self._seen.popitem(last=False)[1] for _ in range(self._excess)]

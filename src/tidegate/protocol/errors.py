@@ -1,5 +1,7 @@
 """What can go wrong, split by who can act on it. The message alone must be enough to act."""
 
+from enum import StrEnum
+
 
 class TidegateError(Exception):
     """Something a person can act on; commands print it as one line, without a traceback."""
@@ -20,5 +22,35 @@ class ConfigError(TidegateError):
         super().__init__(f"{located}. {fix}" if fix else located)
 
 
+class ScrapeFailure(StrEnum):
+    """What kept a model server's metrics from being read; the value is the word metrics and logs use."""
+
+    UNREACHABLE = "unreachable"
+    """The serving port refused the connection, or no connection came about: the server is down."""
+    NO_METRICS = "no_metrics"
+    """Only a metrics port beside the serving port could not be reached: the server itself may well be up."""
+    TIMEOUT = "timeout"
+    """The whole answer was not there in time."""
+    CLOSED = "closed"
+    """The server closed the connection before its answer was complete."""
+    NOT_HTTP = "not_http"
+    """The answer breaks HTTP/1.1, or uses a part of it that was not asked for."""
+    TOO_LARGE = "too_large"
+    """The answer goes beyond a limit on its headers or its body."""
+    BAD_STATUS = "bad_status"
+    """The status is not 200."""
+    NOT_AN_EXPOSITION = "not_an_exposition"
+    """The body is no exposition, or holds nothing of the engine."""
+
+
 class ScrapeError(TidegateError):
-    """A model server did not give its metrics: unreachable, slow, refused, too large, or not an exposition."""
+    """A model server did not give its metrics: unreachable, slow, refused, too large, or not an exposition.
+
+    The message reads ``url: problem``; `url` is empty where bytes are read without knowing whence they came.
+    """
+
+    def __init__(self, problem: str, *, reason: ScrapeFailure = ScrapeFailure.NOT_AN_EXPOSITION, url: str = "") -> None:
+        self.problem = problem
+        self.reason = reason
+        self.url = url
+        super().__init__(f"{url}: {problem}" if url else problem)

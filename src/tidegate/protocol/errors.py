@@ -54,3 +54,8 @@ class ScrapeError(TidegateError):
         self.reason = reason
         self.url = url
         super().__init__(f"{url}: {problem}" if url else problem)
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether the server as a whole cannot be reached, not its metrics only."""
+        return self.reason is ScrapeFailure.UNREACHABLE

@@ -62,6 +62,12 @@ def scan(exposition: bytes, families: Collection[str]) -> list[Sample]:
     return samples
 
 
+def mentions(exposition: bytes, prefix: str) -> bool:
+    """Return whether a family whose name begins so has a sample, or at least a HELP or TYPE line."""
+    line = rb"\n[ \t]*+(?:#[ \t]++(?:HELP|TYPE)[ \t]++)?+" + re.escape(prefix).encode()
+    return re.search(line, b"\n" + exposition) is not None
+
+
 def _parse_sample(family: bytes, rest: bytes) -> Sample:
     """Read what follows the family's name on its line."""
     text = rest.decode("utf-8", errors="replace").strip(" \t\r")

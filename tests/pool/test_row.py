@@ -245,6 +245,16 @@ class TestEjection:
         assert all(later == min(2 * earlier, MAX_EJECTION_S) for earlier, later in pairwise(spans))
         assert spans[-1] == MAX_EJECTION_S
 
+    def test_a_server_may_stay_dead_for_days(self) -> None:
+        row = Row(endpoint())
+        for _ in range(10_000):
+            row.eject(row.ejected_until if row.failures else 0.0)
+        until = row.ejected_until
+
+        row.eject(until)
+
+        assert row.ejected_until == until + MAX_EJECTION_S
+
     def test_failures_while_ejected_count_once(self) -> None:
         row = Row(endpoint())
         for _ in range(100):

@@ -69,7 +69,8 @@ class Row:
     def eject(self, now: float) -> None:
         """Pass the endpoint over for a while. What fails together counts once: the requests a dead server held."""
         if self.ejected_until <= now:
-            self.ejected_until = now + min(EJECTION_S * 2**self.failures, MAX_EJECTION_S)
+            doublings = min(self.failures, 10)  # a server can stay dead until 2**failures no longer fits a float
+            self.ejected_until = now + min(EJECTION_S * 2**doublings, MAX_EJECTION_S)
             self.failures += 1
 
     def forgive(self) -> None:

@@ -6,14 +6,14 @@ from tidegate.pool.table import FloatArray
 
 
 def least_is_best(counts: FloatArray) -> FloatArray:
-    """Return (max - count) / (max - min), 1 everywhere when all are equal. NaN, "did not say", scores like the worst.
+    """Return (max - count) / (max - min), 1 where all are equal. NaN, "did not say", scores 0 even then.
 
     Source: the Go endpoint picker's queue scorer.
     """
     if counts.size == 0:
         return np.ones(0)
     low, high = np.fmin.reduce(counts), np.fmax.reduce(counts)
-    if not low < high:  # all equal, or all NaN
-        return np.ones_like(counts)
+    if not low < high:  # all that is known is equal
+        return (counts == high).astype(np.float64)
     scores: FloatArray = (high - counts) / (high - low)
     return np.nan_to_num(scores, copy=False, nan=0.0)

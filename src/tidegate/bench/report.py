@@ -155,6 +155,5 @@ def _errors(run: RunSummary) -> str:
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "-"
-    if seconds >= 10:
-        return f"{seconds:.1f} s"
+    # One unit throughout: figures of a row are compared at a glance.
     return f"{seconds * 1000:,.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"

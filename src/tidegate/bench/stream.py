@@ -117,5 +117,5 @@ def _payload(line: bytes) -> bytes:
 def _decode(line: bytes) -> _Chunk:
     try:
         return _decoder.decode(_payload(line) or b"{}")
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedStreamError(f"an event of the stream is not a chat completion chunk: {error}") from error

@@ -14,6 +14,6 @@ def least_is_best(counts: FloatArray) -> FloatArray:
         return np.ones(0)
     low, high = np.fmin.reduce(counts), np.fmax.reduce(counts)
     if not low < high:  # all that is known is equal
-        return (counts == high).astype(np.float64)
+        return np.isfinite(counts).astype(np.float64)
     scores: FloatArray = (high - counts) / (high - low)
     return np.nan_to_num(scores, copy=False, nan=0.0)

@@ -41,7 +41,10 @@ class Profile:
         candidates = np.flatnonzero(keep)
         if candidates.size == 0:
             return []
-        scores = np.zeros(len(pool.endpoints))
+        if candidates.size < keep.size:
+            # The last words of a dead server must not stretch the scale on which the others are compared.
+            pool = pool.only(keep)
+        scores = np.zeros(keep.size)
         for weighted in self.scorers:
             scores += weighted.weight * weighted.scorer.score(request, pool)
         return self.picker.pick(scores, candidates, count, rng)

@@ -43,6 +43,17 @@ class PoolView:
     eligible: BoolArray
     """False where the server cannot be reached, or has just failed a request."""
 
+    def only(self, keep: BoolArray) -> "PoolView":
+        """Return the same rows, nothing known of those that `keep`, of shape (endpoints,), leaves out."""
+        return PoolView(
+            endpoints=self.endpoints,
+            queued_requests=np.where(keep, self.queued_requests, np.nan),
+            running_requests=np.where(keep, self.running_requests, np.nan),
+            kv_utilization=np.where(keep, self.kv_utilization, np.nan),
+            in_flight=np.where(keep, self.in_flight, np.nan),
+            eligible=self.eligible & keep,
+        )
+
 
 class Pool:
     """The rows and the observer. All times are seconds of one monotonic clock, passed in."""

@@ -6,7 +6,7 @@ Bench: **workload** → client → results → report.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.random import Generator, SeedSequence, default_rng
+from numpy.random import Generator, default_rng
 
 from tidegate.protocol.errors import ConfigError
 
@@ -84,25 +84,25 @@ def bursty_workload(
     """Return the arrivals of `duration_s` seconds, by time; the same arguments give the same ones.
 
     The gaps between requests are gamma distributed with mean 1 / `rate_per_s`, and `burstiness` is the square of their
-    coefficient of variation: 1 is a Poisson process, at 4 requests come in clumps with pauses between. Times, lengths
-    and texts are drawn separately, so that changing one leaves the others as they were. Raises ConfigError.
+    coefficient of variation: 1 is a Poisson process, at 4 requests come in clumps with pauses between. Times are drawn
+    first, so that lengths and texts can change without moving them. Raises ConfigError.
     """
     _check(duration_s, rate_per_s, burstiness)
-    times, lengths, texts = (default_rng(child) for child in SeedSequence(seed).spawn(3))
-    at_s = _arrival_times(times, duration_s, rate_per_s, burstiness)
-    prompt_tokens = _prompt_lengths(lengths, prompts or PromptMix(), len(at_s))
-    max_tokens = _lengths(lengths, outputs, len(at_s))
+    rng = default_rng(seed)
+    at_s = _arrival_times(rng, duration_s, rate_per_s, burstiness)
+    prompt_tokens = _prompt_lengths(rng, prompts or PromptMix(), len(at_s))
+    max_tokens = _lengths(rng, outputs, len(at_s))
     groups: list[int] | None = None
     shared: list[str] = []
     if prefixes is not None:
         weights = 1.0 / np.arange(1, prefixes.groups + 1) ** prefixes.zipf
-        groups = lengths.choice(prefixes.groups, size=len(at_s), p=weights / weights.sum()).tolist()
-        shared = [_text(texts, prefixes.tokens) for _ in range(prefixes.groups)]
+        groups = rng.choice(prefixes.groups, size=len(at_s), p=weights / weights.sum()).tolist()
+        shared = [_text(rng, prefixes.tokens) for _ in range(prefixes.groups)]
 
     arrivals = []
     for i, (at, own_tokens) in enumerate(zip(at_s, prompt_tokens, strict=True)):
         group = groups[i] if groups is not None else None
-        prompt = (shared[group] if group is not None else "") + _text(texts, own_tokens)
+        prompt = (shared[group] if group is not None else "") + _text(rng, own_tokens)
         arrivals.append(
             Arrival(
                 at_s=at,

@@ -76,14 +76,6 @@ class TestBursts:
 
         assert burst(pool, 10, id_prefix="second") == [0, 10]
 
-    def test_long_prompts_steer_the_next_requests_to_emptier_caches(self) -> None:
-        pool = pool_of(queued=[None, None], kv=[0.0, 0.25], num_blocks=100, block_size=10)
-        director = director_of(pool)
-
-        decisions = [decide(director, prompt_tokens=500.0) for _ in range(2)]
-
-        assert [decision.destinations[0] for decision in decisions] == [endpoint(0).address, endpoint(1).address]
-
 
 class TestDecisions:
     def test_the_first_destination_is_counted_and_no_other(self) -> None:
@@ -93,6 +85,13 @@ class TestDecisions:
 
         assert decision.destinations == [endpoint(1).address, endpoint(2).address]
         assert pool.view(NOW).in_flight.tolist() == [0, 1, 0]
+
+    def test_the_prompt_is_counted_into_the_cache_it_will_fill(self) -> None:
+        pool = pool_of(queued=[0], kv=[0.25], num_blocks=100, block_size=10)
+
+        decide(director_of(pool), prompt_tokens=500.0)
+
+        assert pool.view(NOW).kv_utilization.tolist() == [0.75]
 
     @pytest.mark.parametrize("destinations", [2, 3, 7])
     def test_fallbacks_differ_from_the_first_and_from_each_other(self, destinations) -> None:

@@ -144,6 +144,15 @@ class TestKvPrediction:
 
         assert row.predict()[2] == 0.6
 
+    def test_a_prompt_the_report_cannot_have_seen_stays_counted_beside_one_it_has(self) -> None:
+        row = row_with(kv=0.5, num_blocks=100, block_size=10)
+        send(row, "seen", at=1.0, prompt_tokens=100.0)
+        send(row, "unseen", at=2.0, prompt_tokens=200.0)
+
+        row.correct(signals(kv=0.6, at=2.0, num_blocks=100, block_size=10), 2.0)
+
+        assert row.predict()[2] == pytest.approx(0.6 + 200 / 1000)
+
     def test_the_prediction_never_exceeds_a_full_cache(self) -> None:
         row = row_with(kv=0.9, num_blocks=1, block_size=1)
 
@@ -214,6 +223,17 @@ class TestRepair:
         lost = report_every(row, 1.0 + REPAIR_AFTER_S, 1.0 + REPAIR_AFTER_S, queued=0, running=0)
 
         assert lost == ["r0"]
+
+    def test_after_a_repair_the_next_loss_waits_as_long(self) -> None:
+        row = row_with()
+        send(row, "a", at=0.0)
+        send(row, "b", at=0.0)
+        first = report_every(row, 1.0, 1.0 + REPAIR_AFTER_S, queued=0, running=1)
+
+        too_soon = report_every(row, 3.25, 3.25 + REPAIR_AFTER_S - SCRAPE_S, queued=0, running=0)
+        second = report_every(row, 3.25 + REPAIR_AFTER_S, 3.25 + REPAIR_AFTER_S, queued=0, running=0)
+
+        assert (first, too_soon, second) == (["a"], [], ["b"])
 
     def test_a_request_the_reports_cannot_have_seen_is_not_lost(self) -> None:
         row = row_with()

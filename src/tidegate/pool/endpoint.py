@@ -14,8 +14,8 @@ class Endpoint:
     """Host name or IP address, as configured; IPv6 without brackets."""
     port: int
     """Port of the inference API."""
-    address: str
-    """`ip:port` as the gateway knows it (`[ip]:port` for IPv6); unique in the pool."""
+    address: str = ""
+    """`ip:port` (`[ip]:port` for IPv6) as the gateway knows it; unique. Empty until the host is resolved."""
     metrics_port: int | None = None
     """Port of the exposition; None: not said, so it is looked for."""
     metrics_path: str | None = None
@@ -24,5 +24,5 @@ class Endpoint:
     """Host of the exposition; None: the same host."""
     engine: str | None = None
     """Name of the engine mapping; None: detected from the exposition."""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     """What the operator wrote beside it."""

@@ -1,0 +1,42 @@
+"""Simulated model servers as processes of their own, on free ports."""
+
+import asyncio
+import contextlib
+import re
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from tidegate.gateway.process import Program, running
+from tidegate.protocol.errors import TidegateError
+
+START_TIMEOUT_S = 30.0
+
+_SERVING = re.compile(rb"on (http://\S+)")
+
+
+@contextlib.asynccontextmanager
+async def simulated_fleet(count: int, directory: Path, options: Sequence[str] = ()) -> AsyncIterator[list[str]]:
+    """Run `count` servers (`tidegate sim` with `options`); yields their URLs once all of them listen."""
+    programs = [_program(number, directory, options) for number in range(count)]
+    async with contextlib.AsyncExitStack() as stack:
+        processes = [await stack.enter_async_context(running(program, stdout=PIPE)) for program in programs]
+        yield [await _url(program, process) for program, process in zip(programs, processes, strict=True)]
+
+
+def _program(number: int, directory: Path, options: Sequence[str]) -> Program:
+    name = f"sim-{number}"
+    argv = [sys.executable, "-m", "tidegate", "sim", "--port", "0", "--name", name, *options]
+    return Program(name, argv, directory / f"{name}.log")
+
+
+async def _url(program: Program, process: Process) -> str:
+    """Return where the server listens, which is the first thing it says."""
+    line = b""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(START_TIMEOUT_S):
+            line = await process.stdout.readline() if process.stdout else b""
+    if (found := _SERVING.search(line)) is None:
+        raise TidegateError(f"{program.name} did not start: {program.last_words()}")
+    return found[1].decode()

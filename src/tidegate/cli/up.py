@@ -1,0 +1,135 @@
+"""`tidegate up`: the main job, a gateway in front of model servers."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.console import Console
+
+from tidegate.bench.fleet import simulated_fleet
+from tidegate.cli.dashboard import Dashboard
+from tidegate.cli.endpoints import endpoint_source
+from tidegate.gateway.envoy.binary import find_envoy
+from tidegate.gateway.local import LocalGateway, free_port
+from tidegate.protocol.errors import ConfigError
+
+app = typer.Typer(add_completion=False)
+
+MAX_DIRECTORY_LENGTH = 80
+"""A unix socket's path has at most 107 bytes."""
+
+
+@app.command(no_args_is_help=True)
+def up(
+    urls: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[URL]...", help="Model servers: http://host:port, or http://host:port,metrics=URL."),
+    ] = None,
+    endpoints: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A YAML file of model servers instead; followed as it changes.")
+    ] = None,
+    demo: Annotated[
+        int, typer.Option(min=0, max=64, metavar="N", help="Start N simulated TensorRT-LLM servers and use them.")
+    ] = 0,
+    host: Annotated[str, typer.Option(metavar="IP", help="Where to listen; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for clients; 0 takes a free one.")] = 8080,
+    admin_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of /metrics and /debug/pool; 0 takes a free one.")
+    ] = 9090,
+    envoy: Annotated[Path | None, typer.Option(metavar="PATH", help="Run this Envoy instead of the wheel's.")] = None,
+) -> None:
+    """Run an inference gateway: each request goes to the model server that should answer it soonest.
+
+    Starts an Envoy and an endpoint picker. Where a server keeps its metrics is found out (/metrics,
+    /prometheus/metrics, then port 8002); name the place with ",metrics=URL" otherwise. A server that is not there
+    yet is waited for. Ctrl-C stops everything.
+
+    \b
+    tidegate up http://gpu-1:8000 http://gpu-2:8000
+    tidegate up http://triton:8000,metrics=http://triton:8002/metrics
+    tidegate up --demo 4
+
+    \b
+    The file of --endpoints:
+      endpoints:
+        - {name: triton-a, address: 10.0.0.5, port: 8000, metricsPort: 8002, metricsPath: /metrics}
+        - {name: vllm-b, address: gpu-2, port: 8000}
+    """
+    if demo and (urls or endpoints):
+        raise ConfigError("--demo brings its own model servers", fix="Leave out the URLs and --endpoints.")
+    if not demo:
+        endpoint_source(urls or [], endpoints).read()
+    binary = find_envoy(envoy)
+    port = free_port(host, port, fix="Give another --port.")
+    admin_port = free_port("127.0.0.1", admin_port, fix="Give another --admin-port.")
+    picker_options = [*(urls or []), *(["--endpoints", str(endpoints)] if endpoints else [])]
+    with _working_directory() as directory, contextlib.suppress(asyncio.CancelledError):
+        uvloop.run(
+            _run(
+                directory,
+                binary,
+                host=host,
+                port=port,
+                admin_port=admin_port,
+                demo=demo,
+                picker_options=picker_options,
+            )
+        )
+
+
+async def _run(
+    directory: Path, envoy: Path, *, host: str, port: int, admin_port: int, demo: int, picker_options: Sequence[str]
+) -> None:
+    _cancel_on_signals()
+    dashboard = Dashboard(Console())
+    async with _model_servers(demo, directory, dashboard) as simulated:
+        picker_argv = [sys.executable, "-m", "tidegate", "picker", *picker_options, *simulated]
+        gateway = LocalGateway(
+            directory,
+            envoy=envoy,
+            host=host,
+            port=port,
+            picker_argv=[*picker_argv, "--admin-address", f"127.0.0.1:{admin_port}"],
+            steered=True,
+            say=dashboard.say,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(gateway.run(), name="gateway")
+            dashboard.listening(await gateway.url(), f"http://127.0.0.1:{admin_port}")
+            tasks.create_task(dashboard.run(gateway.pool), name="dashboard")
+
+
+@contextlib.asynccontextmanager
+async def _model_servers(demo: int, directory: Path, dashboard: Dashboard) -> AsyncIterator[list[str]]:
+    if not demo:
+        yield []
+        return
+    dashboard.say(f"starting {demo} simulated TensorRT-LLM servers")
+    async with simulated_fleet(demo, directory) as urls:
+        yield urls
+
+
+@contextlib.contextmanager
+def _working_directory() -> Iterator[Path]:
+    """Yield a new directory for sockets, Envoy's files and logs; it goes when everything ended well."""
+    directory = Path(tempfile.mkdtemp(prefix="tidegate-"))
+    if len(str(directory)) > MAX_DIRECTORY_LENGTH:
+        directory.rmdir()
+        raise ConfigError(f"the path {directory} is too long for unix sockets", fix="Set TMPDIR=/tmp.")
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _cancel_on_signals() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)

@@ -1,0 +1,119 @@
+"""Envoy's bootstrap: where it listens for orders, and its two clusters, the endpoints and the picker."""
+
+from pathlib import Path
+
+from tidegate.gateway.envoy.endpoints import CLUSTER
+from tidegate.gateway.envoy.files import JsonObject, watched
+from tidegate.gateway.names import AUTHZ_METADATA, DESTINATION
+
+PICKER_CLUSTER = "picker"
+
+UNLIMITED = 1_000_000
+"""Envoy's circuit breakers default to 1,024 (retries: 3); past it requests skip the picker or fail. Ours never trip."""
+
+_POLICIES = "type.googleapis.com/envoy.extensions.load_balancing_policies"
+
+
+def render_bootstrap(
+    *, admin_socket: Path, picker_socket: Path, listeners: Path, endpoints: Path, steered: bool
+) -> JsonObject:
+    """Return the bootstrap as a JSON object.
+
+    `listeners` and `endpoints` are files that Envoy follows. `steered`: go where the picker says, least request where
+    it says nothing; otherwise plain round robin, the yardstick.
+    """
+    return {
+        "node": {"id": "tidegate", "cluster": "tidegate"},
+        "admin": {"address": {"pipe": {"path": str(admin_socket)}}},
+        "dynamic_resources": {"lds_config": watched(listeners)},
+        "static_resources": {
+            "clusters": [_endpoints_cluster(endpoints, steered=steered), _picker_cluster(picker_socket)]
+        },
+    }
+
+
+def _endpoints_cluster(endpoints: Path, *, steered: bool) -> JsonObject:
+    return {
+        "name": CLUSTER,
+        "type": "EDS",
+        "eds_cluster_config": {"service_name": CLUSTER, "eds_config": watched(endpoints)},
+        "connect_timeout": "1s",
+        "circuit_breakers": _wide_open(),
+        "upstream_connection_options": {
+            "tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 5, "keepalive_probes": 3}
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": {}},
+                # Shorter than uvicorn's 5 s, so that we never reuse a connection just as the server closes it.
+                "common_http_protocol_options": {"idle_timeout": "4s"},
+            }
+        },
+        "load_balancing_policy": _override_host() if steered else _policy("round_robin", "RoundRobin"),
+    }
+
+
+def _override_host() -> JsonObject:
+    """Go where the metadata says; walk its list on retries; fall back where there is none or it names a stranger.
+
+    From metadata, never from a header: a header could come from the client.
+    """
+    return {
+        "policies": [
+            {
+                "typed_extension_config": {
+                    "name": "envoy.load_balancing_policies.override_host",
+                    "typed_config": {
+                        "@type": f"{_POLICIES}.override_host.v3.OverrideHost",
+                        "override_host_sources": [
+                            {"metadata": {"key": AUTHZ_METADATA, "path": [{"key": DESTINATION}]}}
+                        ],
+                        "fallback_policy": _policy("least_request", "LeastRequest"),
+                    },
+                }
+            }
+        ]
+    }
+
+
+def _policy(name: str, message: str) -> JsonObject:
+    return {
+        "policies": [
+            {
+                "typed_extension_config": {
+                    "name": f"envoy.load_balancing_policies.{name}",
+                    "typed_config": {"@type": f"{_POLICIES}.{name}.v3.{message}"},
+                }
+            }
+        ]
+    }
+
+
+def _picker_cluster(picker_socket: Path) -> JsonObject:
+    return {
+        "name": PICKER_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "0.25s",
+        "circuit_breakers": _wide_open(),
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
+        "load_assignment": {
+            "cluster_name": PICKER_CLUSTER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(picker_socket)}}}}]}],
+        },
+    }
+
+
+def _wide_open() -> JsonObject:
+    limits = {
+        "max_connections": UNLIMITED,
+        "max_pending_requests": UNLIMITED,
+        "max_requests": UNLIMITED,
+        "max_retries": UNLIMITED,
+    }
+    return {"thresholds": [{"priority": "DEFAULT", **limits}, {"priority": "HIGH", **limits}]}

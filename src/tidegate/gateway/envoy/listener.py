@@ -1,0 +1,120 @@
+"""Envoy's listener: one route to the endpoints, the question to the picker, the log of outcomes."""
+
+from tidegate.gateway.envoy.bootstrap import PICKER_CLUSTER
+from tidegate.gateway.envoy.endpoints import CLUSTER
+from tidegate.gateway.envoy.files import JsonObject
+from tidegate.gateway.names import DESTINATION
+
+CHECKED_BODY_BYTES = 65_536
+"""How much of a body goes to the picker, which is asked when it is there: a slow upload is not picked for too early."""
+PICK_TIMEOUT_S = 1.0
+"""How long a request waits for a picker that hangs; then it is served unpicked."""
+RETRIED_BODY_BYTES = 10 * 2**20
+"""Larger bodies are not kept for a retry."""
+IDLE_STREAM_S = 3600
+"""Envoy's 5 minutes also cover a long prefill and an answer that is not streamed."""
+
+_EXTENSIONS = "type.googleapis.com/envoy.extensions"
+
+
+def render_listener(*, host: str, port: int, steered: bool) -> JsonObject:
+    """Return the listener resource; `steered`: ask the picker for every request."""
+    manager = {
+        "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "gateway",
+        "stream_idle_timeout": f"{IDLE_STREAM_S}s",
+        "use_remote_address": True,
+        # No client is internal: Envoy then drops the x-envoy-* headers that would change its retries and timeouts.
+        "internal_address_config": {"cidr_ranges": []},
+        "server_header_transformation": "PASS_THROUGH",
+        "route_config": _routes(),
+        "http_filters": [*([_ask_picker()] if steered else []), _router()],
+        "access_log": [_outcomes_log()],
+    }
+    return {
+        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+        "name": "gateway",
+        "address": {"socket_address": {"address": host, "port_value": port}},
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+
+
+def _routes() -> JsonObject:
+    return {
+        "name": "gateway",
+        "virtual_hosts": [
+            {
+                "name": "gateway",
+                "domains": ["*"],
+                # A client must never choose its destination, nor a server learn of the picker.
+                "request_headers_to_remove": [DESTINATION],
+                "request_body_buffer_limit": RETRIED_BODY_BYTES,
+                "routes": [
+                    {
+                        "match": {"prefix": "/"},
+                        "route": {"cluster": CLUSTER, "timeout": "0s", "retry_policy": _retries()},
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _retries() -> JsonObject:
+    """Another endpoint answers as long as no response header has gone out: a hard-killed server costs no request."""
+    return {
+        "retry_on": "connect-failure,refused-stream,reset-before-request,gateway-error",
+        "num_retries": 3,
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.01s"},
+        # A dead endpoint has no active requests, which is what least request likes.
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {"@type": f"{_EXTENSIONS}.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+            }
+        ],
+        "host_selection_retry_max_attempts": 5,
+    }
+
+
+def _ask_picker() -> JsonObject:
+    return {
+        "name": "envoy.filters.http.ext_authz",
+        "typed_config": {
+            "@type": f"{_EXTENSIONS}.filters.http.ext_authz.v3.ExtAuthz",
+            "transport_api_version": "V3",
+            "grpc_service": {"envoy_grpc": {"cluster_name": PICKER_CLUSTER}, "timeout": f"{PICK_TIMEOUT_S}s"},
+            "failure_mode_allow": True,
+            "with_request_body": {
+                "max_request_bytes": CHECKED_BODY_BYTES,
+                "allow_partial_message": True,
+                "pack_as_bytes": True,
+            },
+            # The only header the decision reads; Envoy sends method and path anyway.
+            "allowed_headers": {"patterns": [{"exact": "content-length"}]},
+        },
+    }
+
+
+def _router() -> JsonObject:
+    return {
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"},
+    }
+
+
+def _outcomes_log() -> JsonObject:
+    return {
+        "name": "envoy.access_loggers.http_grpc",
+        "typed_config": {
+            "@type": f"{_EXTENSIONS}.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            "common_config": {
+                "log_name": "outcomes",
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": PICKER_CLUSTER}},
+                "buffer_flush_interval": "0.02s",
+            },
+        },
+    }

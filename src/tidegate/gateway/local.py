@@ -1,0 +1,162 @@
+"""A gateway on this machine: an Envoy and its picker, in one directory, kept running.
+
+What moves bytes and what decides are two processes: either may die, and the other goes on.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from tidegate.gateway.envoy.bootstrap import render_bootstrap
+from tidegate.gateway.envoy.endpoints import write_endpoints
+from tidegate.gateway.envoy.files import write_json, write_resources
+from tidegate.gateway.envoy.listener import render_listener
+from tidegate.gateway.process import KeptRunning, Program
+from tidegate.gateway.report import PoolReport
+from tidegate.protocol.errors import ConfigError
+
+PICKER_SILENCE_S = 2.0
+ENVOY_SILENCE_S = 10.0
+"""Longer than the picker's: ending Envoy cuts every stream."""
+POLL_S = 0.05
+
+
+class LocalGateway:
+    """Builds the files, runs both processes, says where it listens and how the pool is."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        envoy: Path,
+        host: str,
+        port: int,
+        picker_argv: Sequence[str],
+        steered: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        """Use `directory` (a short path: sockets live there) for everything.
+
+        `picker_argv` starts a picker, to which the addresses here are added. `steered`: ask the
+        picker; otherwise plain round robin, with the picker only watching.
+        """
+        self._directory = directory
+        self._envoy = envoy
+        self._host = host
+        self._port = port
+        self._picker_argv = picker_argv
+        self._steered = steered
+        self._say = say
+        self._picker_socket = directory / "picker.sock"
+        self._picker_admin = directory / "picker-admin.sock"
+        self._envoy_admin = directory / "envoy-admin.sock"
+        self._endpoints = directory / "endpoints" / "endpoints.json"
+        self._listeners = directory / "listeners" / "listeners.json"
+
+    async def run(self) -> None:
+        """Run both until cancelled; leaves no process behind."""
+        self._write_files()
+        picker = KeptRunning(
+            self._picker_program(), healthy=self._picker_answers, max_silence_s=PICKER_SILENCE_S, say=self._say
+        )
+        envoy = KeptRunning(
+            self._envoy_program(), healthy=self._envoy_answers, max_silence_s=ENVOY_SILENCE_S, say=self._say
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(picker.run(), name="picker")
+            tasks.create_task(envoy.run(), name="envoy")
+
+    async def url(self) -> str:
+        """Wait until Envoy listens; returns where."""
+        while True:
+            content = await _get(self._envoy_admin, "/listeners?format=json")
+            statuses = msgspec.json.decode(content).get("listener_statuses", []) if content else []
+            if statuses:
+                bound = statuses[0]["local_address"]["socket_address"]
+                return f"http://{bound['address']}:{bound['port_value']}"
+            await asyncio.sleep(POLL_S)
+
+    async def pool(self) -> PoolReport | None:
+        """Return what the picker knows; None while it does not answer."""
+        content = await _get(self._picker_admin, "/debug/pool")
+        return msgspec.json.decode(content, type=PoolReport) if content else None
+
+    async def endpoints_ready(self) -> None:
+        """Wait until every endpoint has reported its load, and there is one."""
+        while True:
+            pool = await self.pool()
+            if pool and pool.endpoints and all(endpoint.state == "ready" for endpoint in pool.endpoints):
+                return
+            await asyncio.sleep(POLL_S)
+
+    def _write_files(self) -> None:
+        for path in (self._endpoints, self._listeners):
+            path.parent.mkdir(exist_ok=True)
+        write_endpoints(self._endpoints, [])
+        write_resources(self._listeners, [render_listener(host=self._host, port=self._port, steered=self._steered)])
+        bootstrap = render_bootstrap(
+            admin_socket=self._envoy_admin,
+            picker_socket=self._picker_socket,
+            listeners=self._listeners,
+            endpoints=self._endpoints,
+            steered=self._steered,
+        )
+        write_json(self._directory / "bootstrap.json", bootstrap)
+
+    def _picker_program(self) -> Program:
+        addresses = (
+            *("--grpc-address", f"unix:{self._picker_socket}"),
+            *("--admin-address", f"unix:{self._picker_admin}"),
+            *("--envoy-endpoints", str(self._endpoints)),
+        )
+        return Program("picker", [*self._picker_argv, *addresses], self._directory / "picker.log")
+
+    def _envoy_program(self) -> Program:
+        # Hot restart would share memory with any other Envoy of this machine.
+        arguments = (
+            "--config-path",
+            str(self._directory / "bootstrap.json"),
+            "--disable-hot-restart",
+            "--log-level",
+            "warning",
+        )
+        return Program("envoy", [str(self._envoy), *arguments], self._directory / "envoy.log")
+
+    async def _picker_answers(self) -> bool:
+        return await _get(self._picker_admin, "/healthz") is not None
+
+    async def _envoy_answers(self) -> bool:
+        return await _get(self._envoy_admin, "/server_info") is not None
+
+
+def free_port(host: str, port: int, *, fix: str) -> int:
+    """Return `port`, or a free one for 0; ConfigError with `fix` when it is taken.
+
+    Asked before Envoy binds it, because Envoy would share a port silently with another Envoy.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}", fix=fix) from error
+        return int(probe.getsockname()[1])
+
+
+async def _get(unix_socket: Path, path: str) -> bytes | None:
+    """Return the body of a GET over a unix socket; None when there is no good answer within a second."""
+    try:
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(str(unix_socket)), timeout=aiohttp.ClientTimeout(total=1)
+            ) as session,
+            session.get(f"http://local{path}") as response,
+        ):
+            return await response.read() if response.status == 200 else None
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return None

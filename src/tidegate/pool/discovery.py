@@ -1,0 +1,127 @@
+"""Which endpoints there are, and where: a fixed list, or a watched file; names resolved to addresses.
+
+Signals path: arguments or file → **endpoints** → Pool, scraper, Envoy's endpoint file
+"""
+
+import asyncio
+import dataclasses
+import logging
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from tidegate.pool.endpoint import Endpoint
+from tidegate.pool.endpoints_file import parse_endpoints
+from tidegate.protocol.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+RESOLVE_TIMEOUT_S = 2.0
+
+
+class EndpointSource(Protocol):
+    """Says which endpoints are wanted."""
+
+    def read(self) -> Sequence[Endpoint]:
+        """Return them, without addresses; ConfigError when they cannot be had now. Called every POLL_S seconds."""
+
+
+class StaticEndpoints:
+    """The endpoints of the command line."""
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._endpoints = endpoints
+
+    def read(self) -> Sequence[Endpoint]:
+        """See `EndpointSource.read`."""
+        return self._endpoints
+
+
+class EndpointsFile:
+    """The endpoints of a file, read again when it changes or another is renamed (or linked) into its place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._version: tuple[int, ...] | None = None
+        self._endpoints: Sequence[Endpoint] = ()
+
+    def read(self) -> Sequence[Endpoint]:
+        """See `EndpointSource.read`. A bad content is an error once; after that the last good one counts again."""
+        try:
+            stat = self._path.stat()
+            version = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if version != self._version:
+                self._version = version
+                self._endpoints = parse_endpoints(self._path.read_bytes(), where=str(self._path))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot be read: {error.strerror}", fix="Give the path of an endpoint file.", where=str(self._path)
+            ) from error
+        return self._endpoints
+
+
+class Discovery:
+    """Keeps the pool's members up to date."""
+
+    def __init__(self, source: EndpointSource, apply: Callable[[Sequence[Endpoint]], None]) -> None:
+        """Call `apply` with the complete set of resolved endpoints, at first and whenever it changes."""
+        self._source = source
+        self._apply = apply
+        self._addresses: dict[str, str] = {}
+        self._complaints: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Follow the source until cancelled."""
+        applied: Sequence[Endpoint] | None = None
+        while True:
+            if (wanted := self._read()) is not None:
+                await self._resolve({endpoint.host for endpoint in wanted} - self._addresses.keys())
+                located = self._located(wanted)
+                if located != applied:
+                    applied = located
+                    self._apply(located)
+            await asyncio.sleep(POLL_S)
+
+    def _read(self) -> Sequence[Endpoint] | None:
+        try:
+            wanted = self._source.read()
+        except ConfigError as error:
+            self._complain("endpoints", f"{error} The endpoints stay as they were.")
+            return None
+        return wanted
+
+    async def _resolve(self, hosts: Iterable[str]) -> None:
+        async with asyncio.TaskGroup() as look_ups:
+            for host in hosts:
+                look_ups.create_task(self._look_up(host))
+
+    async def _look_up(self, host: str) -> None:
+        try:
+            async with asyncio.timeout(RESOLVE_TIMEOUT_S):
+                found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, TimeoutError) as error:
+            self._complain(host, f"{host}: no address found ({str(error) or 'timed out'}). Left out until it has one.")
+            return
+        # IPv4 first: servers that listen on 0.0.0.0 are the rule, and localhost often names both.
+        by_family = sorted(found, key=lambda info: info[0] != socket.AF_INET)
+        self._addresses[host] = str(by_family[0][4][0])
+
+    def _located(self, wanted: Sequence[Endpoint]) -> list[Endpoint]:
+        """Return the endpoints that have an address, with it; of several with the same one, the first."""
+        located: dict[str, Endpoint] = {}
+        for endpoint in wanted:
+            if (ip := self._addresses.get(endpoint.host)) is None:
+                continue
+            address = f"[{ip}]:{endpoint.port}" if ":" in ip else f"{ip}:{endpoint.port}"
+            twin = located.setdefault(address, dataclasses.replace(endpoint, address=address))
+            if twin.name != endpoint.name:
+                self._complain(endpoint.name, f"{endpoint.name}: the same server as {twin.name}. Left out.")
+        return list(located.values())
+
+    def _complain(self, subject: str, message: str) -> None:
+        """Log what is wrong once, not at every poll."""
+        if self._complaints.get(subject) != message:
+            self._complaints[subject] = message
+            log.warning("%s", message)

@@ -1,0 +1,112 @@
+"""Asks every endpoint how busy it is, over and over.
+
+Signals path: endpoints → **one task each: GET, scan** → Pool.report or Pool.miss
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+
+from tidegate.pool.endpoint import Endpoint
+from tidegate.pool.table import Pool
+from tidegate.protocol.engines import engine_named
+from tidegate.protocol.errors import ScrapeError
+from tidegate.scrape.http import HttpUrl
+from tidegate.scrape.probe import ExpositionSource, metrics_urls
+
+log = logging.getLogger(__name__)
+
+JITTER = 0.1
+"""Share of the interval by which pauses differ, so that a thousand endpoints are not asked in the same millisecond."""
+
+
+class Scraper:
+    """Scrapes the current endpoints; a slow one delays nobody, and is never asked twice at a time."""
+
+    def __init__(
+        self, pool: Pool, *, interval_s: float, timeout_s: float, clock: Callable[[], float], rng: random.Random
+    ) -> None:
+        self._pool = pool
+        self._interval_s = interval_s
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._rng = rng
+        self._endpoints: Sequence[Endpoint] = ()
+        self._changed = asyncio.Event()
+
+    def set_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
+        """Scrape these from now on."""
+        self._endpoints = endpoints
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Scrape until cancelled; leaves no task behind."""
+        watches: dict[Endpoint, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                wanted = set(self._endpoints)
+                for endpoint in watches.keys() - wanted:
+                    watches.pop(endpoint).cancel()
+                for endpoint in wanted - watches.keys():
+                    watches[endpoint] = tasks.create_task(self._watch(endpoint), name=f"scrape {endpoint.name}")
+                await self._changed.wait()
+                self._changed.clear()
+
+    async def _watch(self, endpoint: Endpoint) -> None:
+        source = ExpositionSource(
+            exposition_urls(endpoint),
+            engine=engine_named(endpoint.engine) if endpoint.engine else None,
+            timeout_s=self._timeout_s,
+            clock=self._clock,
+            serving=serving_url(endpoint),
+        )
+        failing = woken = False
+        try:
+            while True:
+                try:
+                    scrape = await source.read()
+                except ScrapeError as error:  # servers restart: ordinary, so it must not end the group
+                    self._pool.miss(endpoint.name, error=str(error), unreachable=error.unreachable)
+                    if not failing:
+                        log.warning("%s: no metrics: %s", endpoint.name, error)
+                    failing = True
+                else:
+                    self._pool.report(endpoint.name, scrape.signals, started_at=scrape.started_at)
+                    if failing:
+                        log.info("%s: metrics are back", endpoint.name)
+                    failing = False
+                woken = await self._pause(source, alert=not woken)
+        finally:
+            source.close()
+
+    async def _pause(self, source: ExpositionSource, *, alert: bool) -> bool:
+        """Wait for the next turn; True when `alert` and the server closed the connection, so the turn comes early.
+
+        A killed server is noticed at once that way; one that closes every connection is still not asked in a frenzy.
+        """
+        spread = self._interval_s * JITTER
+        pause = self._interval_s + self._rng.uniform(-spread, spread)
+        if not alert:
+            await asyncio.sleep(pause)
+            return False
+        try:
+            async with asyncio.timeout(pause):
+                await source.wait_closed()
+        except TimeoutError:
+            return False
+        return True
+
+
+def exposition_urls(endpoint: Endpoint) -> Sequence[HttpUrl]:
+    """Return where the exposition may be: exactly one place when the operator named it, else those to be tried."""
+    serving = serving_url(endpoint)
+    if endpoint.metrics_port is None and endpoint.metrics_path is None:
+        return metrics_urls(serving)
+    host = endpoint.metrics_host or serving.host
+    return [HttpUrl(host, endpoint.metrics_port or endpoint.port, endpoint.metrics_path or "/metrics")]
+
+
+def serving_url(endpoint: Endpoint) -> HttpUrl:
+    """Return where the server takes requests."""
+    return HttpUrl(endpoint.address.rpartition(":")[0].strip("[]"), endpoint.port, "/")

@@ -1,0 +1,91 @@
+"""Model servers for tests that say who they are, and whose load the test decides."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+
+EXPOSITION = """\
+# TYPE nv_trt_llm_request_metrics gauge
+nv_trt_llm_request_metrics{{model="m",request_type="waiting",version="1"}} {queued}
+nv_trt_llm_request_metrics{{model="m",request_type="scheduled",version="1"}} {running}
+# TYPE nv_trt_llm_kv_cache_block_metrics gauge
+nv_trt_llm_kv_cache_block_metrics{{kv_cache_block_type="fraction",model="m",version="1"}} {kv}
+"""
+
+
+class ModelServer:
+    """Answers every POST with its own name; the load it reports is whatever the test sets."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.queued = 0
+        self.running = 0
+        self.kv = 0.0
+        self.metrics: bytes | int | None = None
+        """Instead of the exposition: this body, or this status."""
+        self.status = 200
+        self.release = asyncio.Event()
+        """Requests wait for it."""
+        self.release.set()
+        self.arrived = 0
+        self.answered = 0
+        self.headers: list[dict[str, str]] = []
+        self.bodies: list[int] = []
+        self.url = ""
+
+    @property
+    def address(self) -> str:
+        """`host:port`, as the pool names it."""
+        return self.url.removeprefix("http://")
+
+    def app(self) -> web.Application:
+        """Return the application."""
+        app = web.Application(client_max_size=2**26)
+        app.add_routes([web.get("/metrics", self._metrics), web.route("*", "/{path:.*}", self._answer)])
+        return app
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        if isinstance(self.metrics, int):
+            return web.Response(status=self.metrics)
+        text = EXPOSITION.format(queued=self.queued, running=self.running, kv=self.kv).encode()
+        return web.Response(body=text if self.metrics is None else self.metrics)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.arrived += 1
+        self.headers.append(dict(request.headers))
+        self.bodies.append(len(await request.read()))
+        await self.release.wait()
+        self.answered += 1
+        return web.json_response({"served_by": self.name}, status=self.status)
+
+
+@contextlib.asynccontextmanager
+async def model_server(name: str, port: int = 0) -> AsyncIterator[ModelServer]:
+    """Serve one until the end of the block."""
+    server = ModelServer(name)
+    runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        server.url = f"http://127.0.0.1:{listening_port(site)}"
+        yield server
+    finally:
+        server.release.set()
+        await runner.cleanup()
+
+
+def listening_port(site: web.BaseSite) -> int:
+    """Return the port the system chose."""
+    server: Any = site._server
+    return int(server.sockets[0].getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def model_servers(count: int) -> AsyncIterator[list[ModelServer]]:
+    """Serve several, named a, b, c …"""
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(model_server(chr(ord("a") + number))) for number in range(count)]

@@ -106,8 +106,8 @@ class HttpConnection:
     async def wait_closed(self) -> None:
         """Return as soon as the connection kept by the last `get` is closed, by whomever; at once if it is already.
 
-        Waits forever when the last `get` kept none: the caller bounds the wait, as it does between two scrapes. A
-        server that was killed is noticed in this way without asking it.
+        For the time between two gets: a server that was killed is noticed without asking it. Waits forever when the
+        last `get` kept no connection or another is under way, so the caller bounds the wait.
         """
         if self._kept is None:
             await asyncio.get_running_loop().create_future()

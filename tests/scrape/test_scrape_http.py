@@ -169,6 +169,24 @@ async def test_a_fresh_connection_that_closes_is_not_asked_again(serve: Serve) -
     assert connections == 1
 
 
+async def test_a_kept_connection_that_dies_in_the_middle_of_an_answer_is_not_asked_again(serve: Serve) -> None:
+    requests = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        for answer in (HELLO, HELLO[:-1]):
+            await reader.readuntil(b"\r\n\r\n")
+            requests += 1
+            writer.write(answer)
+
+    async with connection_to(await serve(handle)) as connection:
+        assert await connection.get("/metrics") == ANSWER
+        with pytest.raises(ScrapeError, match="in the middle of the answer"):
+            await connection.get("/metrics")
+
+    assert requests == 2
+
+
 @pytest.mark.parametrize(
     "answer",
     [

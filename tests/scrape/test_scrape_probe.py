@@ -178,6 +178,19 @@ async def test_when_nothing_works_the_error_tells_all_that_was_tried_and_why(ser
     assert not error.unreachable
 
 
+async def test_a_search_in_vain_leaves_no_connection_open(serve: Serve) -> None:
+    server, closed = ModelServer(), asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.handle(reader, writer)
+        closed.set()
+
+    with source_of(f"http://127.0.0.1:{await serve(handle)}/metrics") as source:
+        await failure_of(source)
+        async with asyncio.timeout(DEADLINE_S):
+            await closed.wait()
+
+
 async def test_one_timeout_covers_the_whole_search(serve: Serve) -> None:
     server, hanging = ModelServer(), ModelServer()
     hanging.pages["/metrics"] = None

@@ -16,7 +16,7 @@ from tidegate.protocol.errors import ScrapeError
 MAX_LINE_BYTES = 65_536
 """Longest line that is read, where it is one of the lines asked for."""
 MAX_LABELS = 128
-"""Most labels of one series; vLLM's longest has 39."""
+"""Most labels of one series; vLLM 0.32 has one with 37."""
 MAX_SAMPLES = 50_000
 """Most series read from one exposition; vLLM adds one for each combination of LoRA adapters it has ever run."""
 

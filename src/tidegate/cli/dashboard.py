@@ -14,6 +14,7 @@ from tidegate.gateway.report import EndpointReport, PoolReport
 
 FRAME_S = 0.25
 SUMMARY_S = 10.0
+RATE_S = 2.0
 EVENTS_SHOWN = 5
 
 STATE_STYLES = {"ready": "green", "stale": "yellow", "unknown": "yellow", "ejected": "red", "unreachable": "red"}
@@ -69,17 +70,18 @@ class Dashboard:
 
 
 async def _frames(read_pool: ReadPool, every_s: float) -> AsyncIterator[tuple[PoolReport | None, dict[str, float]]]:
-    """Yield the pool and each endpoint's picks per second since the frame before."""
+    """Yield the pool and each endpoint's picks per second, over the last RATE_S seconds."""
     clock = asyncio.get_running_loop().time
-    picks: dict[str, int] = {}
-    then = clock()
+    history: deque[tuple[float, dict[str, int]]] = deque(maxlen=round(RATE_S / every_s) + 1)
     while True:
-        report, now = await read_pool(), clock()
         rates: dict[str, float] = {}
-        if report:
-            rates = {e.name: max(0, e.picks - picks.get(e.name, e.picks)) / (now - then) for e in report.endpoints}
+        if report := await read_pool():
             picks = {endpoint.name: endpoint.picks for endpoint in report.endpoints}
-        then = now
+            history.append((clock(), picks))
+            then, before = history[0]
+            elapsed = max(history[-1][0] - then, every_s)
+            # Of an endpoint that is new, or of a picker that restarted, the count before is not known.
+            rates = {name: max(0, count - before.get(name, count)) / elapsed for name, count in picks.items()}
         yield report, rates
         await asyncio.sleep(every_s)
 

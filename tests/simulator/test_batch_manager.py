@@ -162,6 +162,18 @@ def test_least_recently_used_prompts_are_evicted_when_room_is_needed() -> None:
     assert evicted.cached_tokens["old"] < 16
 
 
+def test_the_end_of_a_prompt_is_evicted_before_its_beginning() -> None:
+    manager = manager_of(blocks=8)
+    manager.submit(request_of("a", prompt=20, answer=4, like=1), 0.0)
+    run(manager)
+    manager.submit(request_of("b", prompt=12, answer=4), 0.0)  # takes 4 blocks where 3 are free
+    run(manager)
+    manager.submit(request_of("again", prompt=20, answer=4, like=1), 0.0)
+    iteration = manager.step(0.0)
+    assert iteration is not None
+    assert 0 < iteration.cached_tokens["again"] < 20
+
+
 def test_guaranteed_no_evict_keeps_room_for_the_whole_answer() -> None:
     manager = manager_of(blocks=8)  # 32 tokens; each request may need 20
     for name in "ab":
@@ -193,6 +205,19 @@ def test_a_paused_request_recomputes_its_answer_so_far() -> None:
     emitted_before = sum("b" in iteration.emitted for iteration in iterations[: iterations.index(resumed)])
     assert 0 < emitted_before < 16
     assert resumed.load.context_tokens + resumed.cached_tokens["b"] == 4 + emitted_before
+
+
+def test_a_paused_request_starts_again_before_those_that_waited_behind_it() -> None:
+    manager = manager_of(blocks=8, policy="max-utilization")
+    for name in "ab":
+        manager.submit(request_of(name, prompt=4, answer=24 if name == "a" else 16), 0.0)
+    manager.step(0.0)
+    manager.submit(request_of("c", prompt=28, answer=4), 0.0)
+    iterations = run(manager)
+    assert sum(iteration.load.paused_requests for iteration in iterations) >= 1
+    starts = [name for iteration in iterations for name in iteration.cached_tokens]
+    assert starts[-1] == "c"
+    assert "b" in starts
 
 
 def test_nobody_overtakes_a_long_request_that_waits_for_room() -> None:

@@ -80,6 +80,8 @@ class BatchManagerMachine(RuleBasedStateMachine):
         assert load.completed_requests == len(iteration.finished)
         if self.limits.capacity_policy is CapacityPolicy.GUARANTEED_NO_EVICT:
             assert load.paused_requests == 0
+        if load.paused_requests:  # Room was just short: whoever starts now would be paused next.
+            assert not iteration.cached_tokens
         assert len(set(iteration.emitted)) == len(iteration.emitted)
         for request_id in iteration.emitted:
             self.owed[request_id] -= 1

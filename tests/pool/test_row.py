@@ -57,6 +57,15 @@ class TestPrediction:
 
         assert row.predict()[:2] == (4, 3)
 
+    def test_what_we_sent_and_have_not_seen_end_waits_while_the_server_is_too_busy_to_say_so(self) -> None:
+        row = row_with(queued=0, running=1)
+        for number in range(5):
+            send(row, str(number), at=1.0)
+
+        row.correct(signals(0, 1, at=3.0), 3.0)  # asked for long after, but published before a long prefill
+
+        assert row.predict()[:2] == (4, 1)
+
     def test_a_report_forgets_only_dispatches_it_can_have_seen(self) -> None:
         row = row_with()
         send(row, "seen", at=1.0 - VISIBILITY_LAG_S)

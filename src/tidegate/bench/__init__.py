@@ -1,1 +1,6 @@
-"""The laboratory: workloads, load, reports."""
+"""The laboratory: workloads, load, reports.
+
+Flow: seed → workload.Arrival → client.run_load, open loop → results.RequestResult → report: a table and a verdict.
+
+`demo` runs the main job twice, live, over a `fleet` of simulated servers behind a real Envoy.
+"""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator, default_rng
 
+from tidegate.frontend.tokens import BYTES_PER_TOKEN
 from tidegate.protocol.errors import ConfigError
 
 MAX_ARRIVALS = 1_000_000
@@ -15,9 +16,6 @@ MAX_ARRIVALS = 1_000_000
 
 MAX_BURSTINESS = 100
 """Far above it most gaps are exactly 0, and whole runs fall on one moment."""
-
-BYTES_PER_TOKEN = 4
-"""Size of one prompt token; simulated servers count tokens the same way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

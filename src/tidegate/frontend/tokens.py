@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Sequence
 from zlib import crc32
 
-_BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN = 4
 _WORDS = (
     *("tide", "gate", "water", "level", "moon", "wave", "harbour", "current", "sluice", "river", "delta", "sand"),
     *("shore", "flood", "ebb", "basin", "lock", "ship", "anchor", "pilot", "signal", "light", "storm", "calm"),
@@ -18,7 +18,7 @@ def tokenize(prompt: str | Sequence[int]) -> Sequence[int]:
         return prompt
     # "\ud800" is valid JSON, but no Unicode text.
     encoded = prompt.encode(errors="replace")
-    padding = -len(encoded) % _BYTES_PER_TOKEN
+    padding = -len(encoded) % BYTES_PER_TOKEN
     return array("I", encoded + bytes(padding))
 
 

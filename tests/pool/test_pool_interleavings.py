@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -27,8 +28,10 @@ class Sent:
     number: int
     sent_at: float
     reported: bool = False
-    """A report has been asked for since it must have shown."""
+    """A report shows it."""
     ended_at: float | None = None
+    end_reported: bool = False
+    """A report shows that it ended."""
 
 
 @dataclass
@@ -36,7 +39,6 @@ class Server:
     """What is known of one endpoint."""
 
     last: LoadSignals | None = None
-    asked_at: float = -math.inf
     sent: list[Sent] = field(default_factory=list)
 
     def live(self) -> list[Sent]:
@@ -45,8 +47,20 @@ class Server:
     def change(self) -> int:
         """Return requests that came less requests that left, as far as the last report cannot know."""
         came = sum(not request.reported for request in self.live())
-        left = sum(r.reported and r.ended_at is not None and r.ended_at > self.asked_at for r in self.sent)
+        left = sum(r.reported and r.ended_at is not None and not r.end_reported for r in self.sent)
         return came - left
+
+    def expected(self, now: float) -> tuple[float, float]:
+        """Return queued and running requests, as the pool should predict them."""
+        ours = len(self.live())
+        if self.last is None or now - self.last.observed_at > STALE_AFTER_S:
+            return ours, math.nan
+        waiting, batch = self.last.queued_requests, self.last.running_requests
+        running = math.nan if batch is None else max(0, batch + min(0, (waiting or 0) + self.change()))
+        if waiting is None:
+            return ours, running
+        queued = max(0, waiting + self.change())
+        return queued if batch is None else max(queued, ours - running), running
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -98,17 +112,20 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(number=st.sampled_from(NUMBERS), queued=COUNTS, others=COUNTS, kv=st.none() | st.floats(0, 1), took=STEPS)
     def report(self, number: int, queued: int | None, others: int | None, kv: float | None, took: float) -> None:
-        """Report `queued` waiting, and all of ours beside the requests of `others` running."""
-        asked_at = self.now
-        self.now += took
-        server = self.servers.get(number)
-        running = None if others is None else others + (len(server.live()) if server else 0)
+        """Report `queued` waiting, and all of ours beside the requests of `others` running, asked for `took` ago."""
+        server = self.servers.get(number, Server())
+        asked_at = self.now - took
+        if server.last is not None:  # one scrape at a time
+            asked_at = max(asked_at, server.last.observed_at)
+        running = None if others is None else others + len(server.live())
         answer = signals(queued, running, kv, at=self.now, num_blocks=10, block_size=100)
         self.pool.report(f"e{number}", answer, started_at=asked_at)
-        if server is not None:
-            server.last, server.asked_at = answer, asked_at
-            for request in server.live():
+        server.last = answer
+        for request in server.sent:
+            if request.ended_at is None:
                 request.reported = request.reported or request.sent_at <= asked_at - VISIBILITY_LAG_S
+            else:
+                request.end_reported = request.end_reported or request.ended_at <= asked_at
 
     @rule(number=st.sampled_from(NUMBERS), unreachable=st.booleans())
     def miss(self, number: int, unreachable: bool) -> None:
@@ -142,18 +159,9 @@ class PoolMachine(RuleBasedStateMachine):
     def predictions_are_the_last_report_and_what_came_and_left_since(self) -> None:
         view = self.pool.view(self.now)
         for index, server in enumerate(self.servers.values()):
-            last = server.last
-            fresh = last is not None and self.now - last.observed_at <= STALE_AFTER_S
-            queued, running = view.queued_requests[index], view.running_requests[index]
-            if fresh and last.queued_requests is not None:
-                assert queued == max(0, last.queued_requests + server.change())
-            else:
-                assert queued == len(server.live())
-            if fresh and last.running_requests is not None:
-                room = min(0, (last.queued_requests or 0) + server.change())
-                assert running == max(0, last.running_requests + room)
-            else:
-                assert math.isnan(running)
+            queued, running = server.expected(self.now)
+            assert view.queued_requests[index] == queued
+            assert view.running_requests[index] == pytest.approx(running, nan_ok=True)
 
     @invariant()
     def the_cache_is_neither_emptier_than_reported_nor_more_than_full(self) -> None:

@@ -30,6 +30,7 @@ class Dashboard:
         self._events: deque[Text] = deque(maxlen=EVENTS_SHOWN)
         self._title = "starting"
         self._states: dict[str, str] = {}
+        self._problems: set[str] = set()
 
     def say(self, message: str) -> None:
         """Tell what happened: beneath the table on a terminal, else as a line."""
@@ -63,10 +64,16 @@ class Dashboard:
                 self.say(render_summary(report, rates))
 
     def _note_changes(self, report: PoolReport | None) -> None:
-        for endpoint in report.endpoints if report else ():
+        if report is None:
+            return
+        for endpoint in report.endpoints:
             if self._states.get(endpoint.name) != endpoint.state:
                 self._states[endpoint.name] = endpoint.state
                 self.say(f"{endpoint.name} is {endpoint.state}" + (f": {endpoint.error}" if endpoint.error else ""))
+        problems = set(report.problems)
+        for problem in sorted(problems - self._problems):
+            self.say(problem)
+        self._problems = problems
 
 
 async def _frames(read_pool: ReadPool, every_s: float) -> AsyncIterator[tuple[PoolReport | None, dict[str, float]]]:

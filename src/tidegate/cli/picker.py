@@ -113,6 +113,7 @@ async def _serve(
         if envoy_endpoints:
             write_endpoints(envoy_endpoints, members)
 
+    discovery = Discovery(source, apply)
     loop = asyncio.get_running_loop()
     this_task = asyncio.current_task()
     if this_task is not None:
@@ -120,10 +121,10 @@ async def _serve(
             loop.add_signal_handler(number, this_task.cancel)
     async with (
         _serving_grpc(grpc_address, AuthorizationService(director, clock), AccessLogService(outcomes, clock)),
-        _serving_http(admin_app(pool, outcomes, clock), admin_addresses),
+        _serving_http(admin_app(pool, outcomes, clock, problems=lambda: discovery.problems), admin_addresses),
         asyncio.TaskGroup() as tasks,
     ):
-        tasks.create_task(Discovery(source, apply).run(), name="discovery")
+        tasks.create_task(discovery.run(), name="discovery")
         tasks.create_task(scraper.run(), name="scraper")
 
 

@@ -1,6 +1,6 @@
 """The picker's own HTTP: `/debug/pool` for people and `tidegate up`, `/metrics` for Prometheus, `/healthz`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from aiohttp import web
@@ -22,13 +22,15 @@ class _PoolCollector(Collector):
         return render_metrics(self._pool, self._outcomes, self._clock())
 
 
-def admin_app(pool: Pool, outcomes: Outcomes, clock: Callable[[], float]) -> web.Application:
-    """Return the application; it only reads."""
+def admin_app(
+    pool: Pool, outcomes: Outcomes, clock: Callable[[], float], *, problems: Callable[[], Sequence[str]]
+) -> web.Application:
+    """Return the application; it only reads. `problems` tells what keeps endpoints out of the pool."""
     registry = CollectorRegistry()
     registry.register(_PoolCollector(pool, outcomes, clock))
 
     async def debug_pool(_: web.Request) -> web.Response:
-        report = report_pool(pool, outcomes, clock())
+        report = report_pool(pool, outcomes, clock(), problems=problems())
         return web.Response(body=msgspec.json.encode(report), content_type="application/json")
 
     async def metrics(_: web.Request) -> web.Response:

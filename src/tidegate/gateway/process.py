@@ -40,7 +40,7 @@ class Program:
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - LAST_WORDS_BYTES))
             lines = log.read().decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "(none)")
 
 
 @contextlib.asynccontextmanager

@@ -43,10 +43,12 @@ class PoolReport(msgspec.Struct, frozen=True):
     """Requests that ended, by result."""
     unpicked: int
     """Requests that Envoy placed without this picker."""
+    problems: Sequence[str]
+    """What keeps endpoints out of the pool, in words."""
 
 
-def report_pool(pool: Pool, outcomes: Outcomes, now: float) -> PoolReport:
-    """Return the pool and the outcomes as they are now."""
+def report_pool(pool: Pool, outcomes: Outcomes, now: float, *, problems: Sequence[str] = ()) -> PoolReport:
+    """Return the pool and the outcomes as they are now; `problems` are those of discovery."""
     served: dict[str, int] = {}
     results: dict[str, int] = {}
     for (name, result), count in outcomes.counts.items():
@@ -56,6 +58,7 @@ def report_pool(pool: Pool, outcomes: Outcomes, now: float) -> PoolReport:
         endpoints=[_report_row(pool, row, served.get(row.endpoint.name, 0), now) for row in pool.rows],
         outcomes=results,
         unpicked=outcomes.unpicked,
+        problems=problems,
     )
 
 

@@ -46,19 +46,24 @@ class EndpointsFile:
         self._path = path
         self._version: tuple[int, ...] | None = None
         self._endpoints: Sequence[Endpoint] = ()
+        self._error: ConfigError | None = None
 
     def read(self) -> Sequence[Endpoint]:
-        """See `EndpointSource.read`. A bad content is an error once; after that the last good one counts again."""
+        """See `EndpointSource.read`."""
         try:
             stat = self._path.stat()
             version = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             if version != self._version:
-                self._version = version
+                self._version, self._error = version, None
                 self._endpoints = parse_endpoints(self._path.read_bytes(), where=str(self._path))
         except OSError as error:
             raise ConfigError(
                 f"cannot be read: {error.strerror}", fix="Give the path of an endpoint file.", where=str(self._path)
             ) from error
+        except ConfigError as error:
+            self._error = error
+        if self._error is not None:
+            raise self._error.with_traceback(None)  # raised at every poll, its traceback would grow
         return self._endpoints
 
 
@@ -70,18 +75,26 @@ class Discovery:
         self._source = source
         self._apply = apply
         self._addresses: dict[str, str] = {}
-        self._complaints: dict[str, str] = {}
+        self._problems: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What keeps endpoints out of the pool now, in words; empty when nothing does."""
+        return list(self._reported.values())
 
     async def run(self) -> None:
         """Follow the source until cancelled."""
         applied: Sequence[Endpoint] | None = None
         while True:
+            self._problems = {}
             if (wanted := self._read()) is not None:
                 await self._resolve({endpoint.host for endpoint in wanted} - self._addresses.keys())
                 located = self._located(wanted)
                 if located != applied:
                     applied = located
                     self._apply(located)
+            self._report()
             await asyncio.sleep(POLL_S)
 
     def _read(self) -> Sequence[Endpoint] | None:
@@ -120,8 +133,12 @@ class Discovery:
                 self._complain(endpoint.name, f"{endpoint.name}: the same server as {twin.name}. Left out.")
         return list(located.values())
 
-    def _complain(self, subject: str, message: str) -> None:
-        """Log what is wrong once, not at every poll."""
-        if self._complaints.get(subject) != message:
-            self._complaints[subject] = message
-            log.warning("%s", message)
+    def _complain(self, subject: str, problem: str) -> None:
+        self._problems[subject] = problem
+
+    def _report(self) -> None:
+        """Log what is newly wrong: once, not at every poll."""
+        for subject, problem in self._problems.items():
+            if self._reported.get(subject) != problem:
+                log.warning("%s", problem)
+        self._reported = self._problems

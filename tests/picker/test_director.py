@@ -17,7 +17,7 @@ from tidegate.pool.table import Pool
 
 def director_of(pool: Pool, *, destinations: int = 1, seed: int = 0, id_prefix: str = "d") -> Director:
     rng = np.random.default_rng(seed)
-    return Director(pool, default_profile(), destinations=destinations, rng=rng, id_prefix=id_prefix)
+    return Director(pool, default_profile(), destinations=destinations, tracked=True, rng=rng, id_prefix=id_prefix)
 
 
 def decide(director: Director, now: float = NOW, prompt_tokens: float = 0.0) -> Decision:

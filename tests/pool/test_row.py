@@ -6,7 +6,7 @@ from itertools import count, pairwise
 import pytest
 
 from factories import endpoint, signals
-from tidegate.pool.row import EJECTION_S, MAX_EJECTION_S, REPAIR_AFTER_S, VISIBILITY_LAG_S, Dispatch, Row
+from tidegate.pool.row import EJECTION_S, MAX_EJECTION_S, REPAIR_AFTER_S, UNTRACKED_S, VISIBILITY_LAG_S, Dispatch, Row
 
 SCRAPE_S = 0.25  # exact in binary, so that times add up
 
@@ -303,3 +303,25 @@ class TestEjection:
 
         assert forgiven_until < 0.0
         assert row.ejected_until == EJECTION_S + EJECTION_S
+
+
+class TestUntracked:
+    """Requests whose end nobody will tell."""
+
+    def test_they_count_until_a_report_can_have_seen_them(self) -> None:
+        row = row_with(queued=0, running=0)
+        row.add(Dispatch("a", 1.0, 100.0, tracked=False))
+
+        assert row.correct(signals(0, 0, at=1.0), 1.0) == []
+        assert (row.in_flight, row.predict()[0]) == (1, 1)
+
+        [done] = row.correct(signals(0, 1, at=2.0), 2.0)
+        assert done.id == "a"
+        assert (row.in_flight, *row.predict()[:2]) == (0, 0, 1)
+
+    def test_at_an_endpoint_that_never_reports_they_count_for_a_while_only(self) -> None:
+        row = Row(endpoint())
+        for second in range(100):
+            row.add(Dispatch(str(second), float(second), 0.0, tracked=False))
+
+        assert row.in_flight == UNTRACKED_S + 1

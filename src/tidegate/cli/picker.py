@@ -103,6 +103,7 @@ async def _serve(
         pool,
         default_profile(),
         destinations=DESTINATIONS,
+        tracked=True,
         rng=np.random.default_rng(),
         id_prefix=f"{secrets.token_hex(4)}-",
     )

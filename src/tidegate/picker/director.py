@@ -28,15 +28,24 @@ class Director:
     """Picks endpoints and counts what it picked."""
 
     def __init__(
-        self, pool: Pool, profile: Profile, *, destinations: int, rng: np.random.Generator, id_prefix: str
+        self,
+        pool: Pool,
+        profile: Profile,
+        *,
+        destinations: int,
+        tracked: bool,
+        rng: np.random.Generator,
+        id_prefix: str,
     ) -> None:
         """Pick up to `destinations` endpoints a request: the choice, then fallbacks.
 
-        `id_prefix` must differ between processes, so that an outcome of a predecessor's decision is not taken for ours.
+        `tracked`: the pool will be told how each request ends. `id_prefix` must differ between processes, so that an
+        outcome of a predecessor's decision is not taken for ours.
         """
         self._pool = pool
         self._profile = profile
         self._destinations = destinations
+        self._tracked = tracked
         self._rng = rng
         self._id_prefix = id_prefix
         self._sequence = itertools.count()
@@ -44,9 +53,11 @@ class Director:
     def decide(self, request: InferenceRequest, now: float) -> Decision | None:
         """Return where the request goes, and count it there; None when no endpoint is eligible."""
         view = self._pool.view(now)
+        if request.subset is not None:
+            view = view.only(self._pool.rows_at(request.subset))
         rows = self._profile.pick(request, view, self._destinations, self._rng)
         if not rows:
             return None
         decision = Decision(f"{self._id_prefix}{next(self._sequence)}", [view.endpoints[row].address for row in rows])
-        self._pool.dispatch(rows[0], decision.id, now=now, prompt_tokens=request.prompt_tokens)
+        self._pool.dispatch(rows[0], decision.id, now=now, prompt_tokens=request.prompt_tokens, tracked=self._tracked)
         return decision

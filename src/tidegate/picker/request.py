@@ -1,5 +1,6 @@
 """What the decision may know of a request. Grows only with what a configured plugin needs."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 BYTES_PER_TOKEN = 4
@@ -14,6 +15,8 @@ class InferenceRequest:
     """Path without the query."""
     body_bytes: int
     """Length of the whole body, of which we may have seen only the beginning."""
+    subset: Collection[str] | None = None
+    """`ip:port` (or bare `ip`) of the only endpoints the gateway allows; None: any."""
 
     @property
     def prompt_tokens(self) -> float:

@@ -13,6 +13,8 @@ Too short, a burst is forgotten at the next scrape; too long, a request counts t
 """
 REPAIR_AFTER_S = 2.0
 """How long a server must report fewer requests than we count before the difference is taken for lost outcomes."""
+UNTRACKED_S = 10.0
+"""How long a request whose end will not be told counts at an endpoint that does not report."""
 EJECTION_S = 1.0
 """How long an endpoint that failed a request is passed over; doubled by each failure in a row."""
 MAX_EJECTION_S = 30.0
@@ -27,6 +29,8 @@ class Dispatch:
     id: str
     at: float
     prompt_tokens: float
+    tracked: bool = True
+    """Whether its end will be told. If not, it counts until a report has seen it."""
 
 
 class Row:
@@ -53,11 +57,15 @@ class Row:
         """Requests we sent there that have not ended."""
         return len(self._unseen) + len(self._seen)
 
-    def add(self, dispatch: Dispatch) -> None:
-        """Count a request as sent."""
+    def add(self, dispatch: Dispatch) -> list[Dispatch]:
+        """Count a request as sent; returns those that have counted long enough without being told of."""
         self._unseen[dispatch.id] = dispatch
         self._unseen_tokens += dispatch.prompt_tokens
         self.picks += 1
+        expired = []
+        while (oldest := next(iter(self._unseen.values()))).at < dispatch.at - UNTRACKED_S and not oldest.tracked:
+            expired.append(self._forget_oldest_unseen())
+        return expired
 
     def remove(self, dispatch: Dispatch, now: float) -> None:
         """Count a request as ended."""
@@ -79,18 +87,21 @@ class Row:
         self.ejected_until = float("-inf")
 
     def correct(self, signals: LoadSignals, started_at: float) -> list[Dispatch]:
-        """Take a report asked for at `started_at`; returns the dispatches whose outcomes must have been lost."""
+        """Take a report asked for at `started_at`; returns the dispatches that no outcome will end any more."""
         self.signals = signals
+        done = []
         while self._unseen and next(iter(self._unseen.values())).at <= started_at - VISIBILITY_LAG_S:
-            dispatch_id, dispatch = self._unseen.popitem(last=False)
-            self._seen[dispatch_id] = dispatch
-            self._unseen_tokens -= dispatch.prompt_tokens
+            dispatch = self._forget_oldest_unseen()
+            if dispatch.tracked:
+                self._seen[dispatch.id] = dispatch
+            else:
+                done.append(dispatch)
         if not self._unseen:
             self._unseen_tokens = 0.0  # sums of floats drift
         # We hear of an end after the server, so an end heard of before the scrape was asked for is in its figures.
         while self._ended and self._ended[0] <= started_at:
             self._ended.popleft()
-        return self._repair(signals)
+        return done + self._repair(signals)
 
     def predict(self) -> tuple[float, float, float]:
         """Return queued requests, running requests and KV utilization as they should be now; NaN: not reported."""
@@ -107,6 +118,11 @@ class Row:
             # scrape, but what we sent and have not seen end must be there: what does not run, waits.
             queued = max(queued, self.in_flight - running)
         return queued, running, self._predict_kv(signals)
+
+    def _forget_oldest_unseen(self) -> Dispatch:
+        _, dispatch = self._unseen.popitem(last=False)
+        self._unseen_tokens -= dispatch.prompt_tokens
+        return dispatch
 
     def _predict_kv(self, signals: LoadSignals) -> float:
         if signals.kv_utilization is None:

@@ -63,6 +63,7 @@ class Pool:
         self._rows: list[Row] = []
         self._by_name: dict[str, Row] = {}
         self._by_address: dict[str, Row] = {}
+        self._rows_by_ip: dict[str, list[Row]] = {}
         self._dispatches: dict[str, tuple[Row, Dispatch]] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
         self._allocate(0)
@@ -93,6 +94,9 @@ class Pool:
         self._dispatches = {key: value for key, value in self._dispatches.items() if id(value[0]) in kept}
         self._by_name = {row.endpoint.name: row for row in self._rows}
         self._by_address = {row.endpoint.address: row for row in self._rows}
+        self._rows_by_ip = {}
+        for row in self._rows:
+            self._rows_by_ip.setdefault(row.endpoint.address.rpartition(":")[0], []).append(row)
         self._allocate(len(self._rows))
         for index, row in enumerate(self._rows):
             row.index = index
@@ -129,12 +133,17 @@ class Pool:
             eligible=self._ineligible_until <= now,
         )
 
-    def dispatch(self, index: int, dispatch_id: str, *, now: float, prompt_tokens: float) -> None:
-        """Count a request as sent to the endpoint of row `index`; `prompt_tokens` may be an estimate."""
+    def dispatch(self, index: int, dispatch_id: str, *, now: float, prompt_tokens: float, tracked: bool = True) -> None:
+        """Count a request as sent to the endpoint of row `index`.
+
+        `prompt_tokens` may be an estimate. `tracked`: `release` will tell its end; otherwise it counts until a report
+        has seen it.
+        """
         row = self._rows[index]
-        dispatch = Dispatch(dispatch_id, now, prompt_tokens)
-        row.add(dispatch)
+        dispatch = Dispatch(dispatch_id, now, prompt_tokens, tracked)
         self._dispatches[dispatch_id] = (row, dispatch)
+        for expired in row.add(dispatch):
+            del self._dispatches[expired.id]
         self._write(row)
 
     def release(self, dispatch_id: str, *, now: float, answered_by: str | None) -> bool:
@@ -164,6 +173,16 @@ class Pool:
         if row.signals is None:
             return "unknown"
         return "stale" if now - row.signals.observed_at > self._stale_after_s else "ready"
+
+    def rows_at(self, addresses: Iterable[str]) -> BoolArray:
+        """Return an array of shape (endpoints,), True where an endpoint has one of these `ip:port` or bare `ip`."""
+        found = np.zeros(len(self._rows), dtype=np.bool_)
+        for address in addresses:
+            for row in self._rows_by_ip.get(address, ()):
+                found[row.index] = True
+            if (row_at := self._by_address.get(address)) is not None:
+                found[row_at.index] = True
+        return found
 
     def endpoint_at(self, address: str) -> Endpoint | None:
         """Return the endpoint whose `ip:port` this is."""

@@ -9,8 +9,8 @@ endpoints:
     labels: {llm-d.ai/engine-type: triton-tensorrt-llm}   # optional
 """
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Hashable, Iterable
+from typing import Annotated, Any
 
 import msgspec
 import yaml
@@ -37,13 +37,22 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     metrics_path: Annotated[str, msgspec.Meta(pattern="^/")] | None = None
 
 
-class _NoAliases(yaml.SafeLoader):
-    """Refuses aliases: nine lines of them expand to gigabytes."""
+class _PlainLoader(yaml.BaseLoader):
+    """Reads mappings, lists and text, nothing else: what a scalar means, its field says.
+
+    Refuses aliases, nine lines of which expand to gigabytes, and keys given twice, the second of which would win.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not allowed")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        mapping = super().construct_mapping(node, deep=deep)
+        if len(mapping) < len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "found a key twice", node.start_mark)
+        return mapping
 
 
 def parse_endpoints(content: bytes, *, where: str) -> list[Endpoint]:
@@ -52,8 +61,8 @@ def parse_endpoints(content: bytes, *, where: str) -> list[Endpoint]:
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"larger than {MAX_FILE_BYTES} bytes", fix="Split the pool.", where=where)
     try:
-        document = yaml.load(content, _NoAliases)  # noqa: S506 - a SafeLoader, less its aliases
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        document = yaml.load(content, _PlainLoader)  # noqa: S506 - it constructs nothing but text
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
         raise ConfigError(f"not YAML: {_one_line(error)}", fix=fix, where=where) from error
     entries = document.get("endpoints") if isinstance(document, dict) else None
     if not isinstance(entries, list):
@@ -113,16 +122,36 @@ def _parse_entry(entry: object, *, where: str, key: str) -> Endpoint:
         raise ConfigError(
             str(error), fix="See `tidegate up --help` for an entry's keys.", where=where, key=key
         ) from error
+    host = parsed.address.removeprefix("[").removesuffix("]")
+    _check_place(HttpUrl(host, parsed.port), parsed.metrics_path or "/", where=where, key=key)
     engine = _engine(parsed.labels, where=where, key=key)
     return Endpoint(
         name=f"{parsed.namespace}/{parsed.name}" if parsed.namespace else parsed.name,
-        host=parsed.address.strip("[]"),
+        host=host,
         port=parsed.port,
         metrics_port=parsed.metrics_port,
         metrics_path=parsed.metrics_path,
         engine=engine,
         labels=parsed.labels,
     )
+
+
+def _check_place(serving: HttpUrl, metrics_path: str, *, where: str, key: str) -> None:
+    try:
+        HttpUrl(serving.host, serving.port, metrics_path)
+    except ConfigError as error:
+        raise ConfigError(error.problem, fix=error.fix, where=where, key=f"{key}.metricsPath") from error
+    try:
+        understood = parse_url(str(serving)).host == serving.host.lower()
+    except ConfigError:
+        understood = False
+    if not understood:
+        raise ConfigError(
+            f"{serving.host[:200]!r} is no host name or IP address",
+            fix="The port has a key of its own.",
+            where=where,
+            key=f"{key}.address",
+        )
 
 
 def _engine(labels: dict[str, str], *, where: str, key: str) -> str | None:

@@ -7,18 +7,19 @@ import asyncio
 import dataclasses
 import logging
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from tidegate.pool.endpoint import Endpoint
-from tidegate.pool.endpoints_file import parse_endpoints
+from tidegate.pool.endpoints_file import MAX_FILE_BYTES, parse_endpoints
 from tidegate.protocol.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-RESOLVE_TIMEOUT_S = 2.0
+LOOK_UP_PATIENCE_S = 0.5
+"""How long the endpoints that have an address wait for the look-ups of the others."""
 
 
 class EndpointSource(Protocol):
@@ -54,8 +55,10 @@ class EndpointsFile:
             stat = self._path.stat()
             version = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             if version != self._version:
+                with self._path.open("rb") as file:
+                    content = file.read(MAX_FILE_BYTES + 1)
                 self._version, self._error = version, None
-                self._endpoints = parse_endpoints(self._path.read_bytes(), where=str(self._path))
+                self._endpoints = parse_endpoints(content, where=str(self._path))
         except OSError as error:
             raise ConfigError(
                 f"cannot be read: {error.strerror}", fix="Give the path of an endpoint file.", where=str(self._path)
@@ -75,6 +78,7 @@ class Discovery:
         self._source = source
         self._apply = apply
         self._addresses: dict[str, str] = {}
+        self._failed_look_ups: dict[str, str] = {}
         self._problems: dict[str, str] = {}
         self._reported: dict[str, str] = {}
 
@@ -84,48 +88,60 @@ class Discovery:
         return list(self._reported.values())
 
     async def run(self) -> None:
-        """Follow the source until cancelled."""
+        """Follow the source until cancelled; leaves no task behind."""
         applied: Sequence[Endpoint] | None = None
-        while True:
-            self._problems = {}
-            if (wanted := self._read()) is not None:
-                await self._resolve({endpoint.host for endpoint in wanted} - self._addresses.keys())
-                located = self._located(wanted)
-                if located != applied:
-                    applied = located
-                    self._apply(located)
-            self._report()
-            await asyncio.sleep(POLL_S)
+        look_ups: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._problems = {}
+                if (wanted := await self._read()) is not None:
+                    for host in self._unresolved(wanted) - look_ups.keys():
+                        look_ups[host] = tasks.create_task(self._look_up(host), name=f"look up {host}")
+                    if look_ups:
+                        await asyncio.wait(look_ups.values(), timeout=LOOK_UP_PATIENCE_S)
+                    look_ups = {host: task for host, task in look_ups.items() if not task.done()}
+                    located = self._located(wanted)
+                    if located != applied:
+                        applied = located
+                        self._apply(located)
+                self._report()
+                await asyncio.sleep(POLL_S)
 
-    def _read(self) -> Sequence[Endpoint] | None:
+    async def _read(self) -> Sequence[Endpoint] | None:
         try:
-            wanted = self._source.read()
+            # In a thread: parsing a thousand endpoints takes 0.3 s, and picks must go on meanwhile.
+            return await asyncio.to_thread(self._source.read)
         except ConfigError as error:
             self._complain("endpoints", f"{error} The endpoints stay as they were.")
             return None
-        return wanted
 
-    async def _resolve(self, hosts: Iterable[str]) -> None:
-        async with asyncio.TaskGroup() as look_ups:
-            for host in hosts:
-                look_ups.create_task(self._look_up(host))
+    def _unresolved(self, wanted: Sequence[Endpoint]) -> set[str]:
+        """Return the hosts without an address, and forget those that nobody wants any more."""
+        hosts = {endpoint.host for endpoint in wanted}
+        self._addresses = {host: ip for host, ip in self._addresses.items() if host in hosts}
+        self._failed_look_ups = {host: why for host, why in self._failed_look_ups.items() if host in hosts}
+        return hosts - self._addresses.keys()
 
     async def _look_up(self, host: str) -> None:
+        # No timeout but the resolver's own: a few threads look up all names, and giving one up would not free its
+        # thread, so that two names of a silent name server would soon keep all others from being found.
         try:
-            async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-                found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except (OSError, TimeoutError) as error:
-            self._complain(host, f"{host}: no address found ({str(error) or 'timed out'}). Left out until it has one.")
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
+            self._failed_look_ups[host] = f"no address found ({error})"
             return
         # IPv4 first: servers that listen on 0.0.0.0 are the rule, and localhost often names both.
         by_family = sorted(found, key=lambda info: info[0] != socket.AF_INET)
         self._addresses[host] = str(by_family[0][4][0])
+        self._failed_look_ups.pop(host, None)
 
     def _located(self, wanted: Sequence[Endpoint]) -> list[Endpoint]:
         """Return the endpoints that have an address, with it; of several with the same one, the first."""
         located: dict[str, Endpoint] = {}
         for endpoint in wanted:
             if (ip := self._addresses.get(endpoint.host)) is None:
+                problem = self._failed_look_ups.get(endpoint.host, "no address found yet")
+                self._complain(endpoint.host, f"{endpoint.host}: {problem}. Left out until it has one.")
                 continue
             address = f"[{ip}]:{endpoint.port}" if ":" in ip else f"{ip}:{endpoint.port}"
             twin = located.setdefault(address, dataclasses.replace(endpoint, address=address))

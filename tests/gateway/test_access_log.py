@@ -1,0 +1,150 @@
+"""What Envoy's access log entries tell: which request ended, who served it, and how it went."""
+
+import pytest
+from envoy.config.core.v3 import address_pb2
+from envoy.data.accesslog.v3 import accesslog_pb2 as accesslog
+from envoy.service.accesslog.v3 import als_pb2 as als
+from google.protobuf import wrappers_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factories import NOW, endpoints
+from tidegate.gateway.access_log import AccessLogService, parse_entry
+from tidegate.gateway.names import AUTHZ_METADATA, DECISION_ID
+from tidegate.pool.outcomes import Outcome, Outcomes, Result
+from tidegate.pool.table import Pool
+
+DENIED = accesslog.ResponseFlags(unauthorized_details=accesslog.ResponseFlags.Unauthorized())
+
+
+def entry(
+    *,
+    status: int = 200,
+    ip: str = "10.0.0.1",
+    decision: object = "ours-1",
+    namespace: str = AUTHZ_METADATA,
+    flags: accesslog.ResponseFlags | None = None,
+    **flag: bool,
+) -> accesslog.HTTPAccessLogEntry:
+    """Return a log entry as Envoy writes it: `flag` names response flags, `decision` is our id in the metadata."""
+    made = accesslog.HTTPAccessLogEntry(
+        common_properties=accesslog.AccessLogCommon(response_flags=flags or accesslog.ResponseFlags(**flag)),
+        response=accesslog.HTTPResponseProperties(response_code=wrappers_pb2.UInt32Value(value=status)),
+    )
+    if ip:
+        address = address_pb2.SocketAddress(address=ip, port_value=8000)
+        made.common_properties.upstream_remote_address.socket_address.CopyFrom(address)
+    if decision is not None:
+        made.common_properties.metadata.filter_metadata[namespace].update({DECISION_ID: decision})
+    return made
+
+
+class TestResult:
+    @pytest.mark.parametrize("status", [200, 204, 302, 400, 404, 429, 499])
+    def test_an_answer_is_an_answer_even_when_it_blames_the_client(self, status: int) -> None:
+        assert parse_entry(entry(status=status)).result is Result.ANSWERED
+
+    @pytest.mark.parametrize("status", [500, 501, 503, 599])
+    def test_a_servers_own_5xx_is_a_server_error(self, status: int) -> None:
+        assert parse_entry(entry(status=status)).result is Result.SERVER_ERROR
+
+    @pytest.mark.parametrize(
+        "flag", ["upstream_connection_termination", "upstream_remote_reset", "upstream_protocol_error"]
+    )
+    def test_a_server_that_fails_after_its_headers_has_broken_its_answer(self, flag: str) -> None:
+        assert parse_entry(entry(status=200, **{flag: True})).result is Result.BROKEN
+        assert parse_entry(entry(status=503, **{flag: True})).result is Result.UNSERVED
+
+    @pytest.mark.parametrize(
+        "flag", ["no_healthy_upstream", "upstream_connection_failure", "upstream_retry_limit_exceeded"]
+    )
+    def test_what_no_server_could_answer_is_unserved(self, flag: str) -> None:
+        assert parse_entry(entry(status=503, **{flag: True})).result is Result.UNSERVED
+
+    @pytest.mark.parametrize("flag", ["downstream_connection_termination", "downstream_remote_reset"])
+    @pytest.mark.parametrize("status", [0, 200, 503])
+    def test_a_client_that_leaves_has_aborted_whatever_the_status(self, flag: str, status: int) -> None:
+        assert parse_entry(entry(status=status, **{flag: True})).result is Result.ABORTED
+
+    def test_a_client_that_leaves_as_its_server_dies_has_aborted(self) -> None:
+        left = entry(downstream_connection_termination=True, upstream_connection_termination=True)
+
+        assert parse_entry(left).result is Result.ABORTED
+
+    @pytest.mark.parametrize("status", [0, 403, 429, 503])
+    def test_what_the_gateway_refused_is_denied(self, status: int) -> None:
+        assert parse_entry(entry(status=status, flags=DENIED)).result is Result.DENIED
+
+
+class TestServedBy:
+    @pytest.mark.parametrize(
+        ("ip", "served_by"), [("10.0.0.1", "10.0.0.1:8000"), ("fd00::1", "[fd00::1]:8000"), ("", "")]
+    )
+    def test_the_address_is_written_as_the_pool_writes_it(self, ip: str, served_by: str) -> None:
+        assert parse_entry(entry(ip=ip)).served_by == served_by
+
+    def test_a_server_behind_a_socket_file_has_no_address(self) -> None:
+        piped = entry(ip="")
+        piped.common_properties.upstream_remote_address.pipe.path = "/tmp/x"
+
+        assert parse_entry(piped).served_by == ""
+
+
+class TestDecision:
+    def test_our_id_comes_back_in_the_metadata(self) -> None:
+        assert parse_entry(entry(decision="ours-1")).decision_id == "ours-1"
+
+    @pytest.mark.parametrize("decision", [None, 7, True, {"id": "x"}, ["ours-1"]])
+    def test_without_an_id_that_is_text_there_is_none(self, decision: object) -> None:
+        assert parse_entry(entry(decision=decision)).decision_id == ""
+
+    def test_an_id_in_the_metadata_of_another_filter_is_not_ours(self) -> None:
+        assert parse_entry(entry(namespace="envoy.lb")).decision_id == ""
+
+    def test_metadata_of_ours_without_the_id_has_none(self) -> None:
+        other = entry(decision=None)
+        other.common_properties.metadata.filter_metadata[AUTHZ_METADATA].update({"other": "x"})
+
+        assert parse_entry(other).decision_id == ""
+
+    def test_reading_an_entry_does_not_change_it(self) -> None:
+        for read in (entry(), entry(decision=None), entry(ip=""), accesslog.HTTPAccessLogEntry()):
+            before = read.SerializeToString(deterministic=True)
+            parse_entry(read)
+            assert read.SerializeToString(deterministic=True) == before
+
+    def test_an_empty_entry_tells_of_an_unknown_request(self) -> None:
+        assert parse_entry(accesslog.HTTPAccessLogEntry()) == Outcome(
+            decision_id="", served_by="", result=Result.ANSWERED
+        )
+
+    @given(st.binary(max_size=200))
+    def test_whatever_a_message_holds_is_an_outcome(self, content: bytes) -> None:
+        made = entry()
+        try:
+            made.MergeFromString(content)
+        except Exception:
+            return
+
+        assert isinstance(parse_entry(made), Outcome)
+
+
+async def test_every_entry_of_every_batch_is_taken() -> None:
+    pool = Pool(stale_after_s=1)
+    pool.set_endpoints(endpoints(1))
+    for number in range(4):
+        pool.dispatch(0, f"ours-{number}", now=NOW, prompt_tokens=0)
+    outcomes = Outcomes(pool)
+    service = AccessLogService(outcomes, lambda: NOW)
+
+    async def batches() -> object:
+        yield als.StreamAccessLogsMessage()
+        for first in (0, 2):
+            message = als.StreamAccessLogsMessage()
+            message.http_logs.log_entry.extend(entry(decision=f"ours-{first + n}", ip="10.0.0.0") for n in range(2))
+            yield message
+
+    await service.stream_access_logs(batches(), None)  # type: ignore[arg-type]
+
+    assert outcomes.counts == {("e0", Result.ANSWERED): 4}
+    assert (pool.rows[0].in_flight, outcomes.unpicked) == (0, 0)

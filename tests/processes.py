@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,8 +88,26 @@ class Gateway(Tidegate):
         pool = await until(self.pool)
         return pool["endpoints"][name]
 
+    async def shows(self, name: str, **figures: Any) -> None:
+        """Wait until `/debug/pool` says this of an endpoint."""
+
+        async def is_shown() -> bool:
+            endpoint = (await self.pool()).get("endpoints", {}).get(name, {})
+            return figures.items() <= endpoint.items()
+
+        await until(is_shown)
+
+    async def drained(self) -> dict[str, Any]:
+        """Wait until no request is in flight anywhere; returns `/debug/pool`."""
+
+        async def is_drained() -> dict[str, Any]:
+            pool = await self.pool()
+            return {} if any(endpoint["in_flight"] for endpoint in pool.get("endpoints", {}).values()) else pool
+
+        return await until(is_drained)
+
     def child(self, name: str) -> int:
-        """Return the pid of the child whose command line has the word `name`."""
+        """Return the pid of the child whose command line contains `name`."""
         [pid] = [pid for pid, command in children(self.process.pid).items() if name in command]
         return pid
 
@@ -99,6 +117,13 @@ async def tidegate(*arguments: str) -> AsyncIterator[Tidegate]:
     """Run a command until the end of the block, then end it by SIGTERM."""
     async with _running(*arguments) as process:
         yield Tidegate(process)
+
+
+@contextlib.asynccontextmanager
+async def sim(*options: str, port: int = 0) -> AsyncIterator[tuple[Tidegate, str]]:
+    """Run a simulated model server; yields it with its URL once it listens."""
+    async with tidegate("sim", "--port", str(port), *options) as process:
+        yield process, (await process.said(r"on (http://127\.0\.0\.1:\d+)"))[1]
 
 
 @contextlib.asynccontextmanager
@@ -114,7 +139,7 @@ async def gateway(*arguments: str) -> AsyncIterator[Gateway]:
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
             assert await running.end() == 0
-    assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
+    assert not alive(family)
 
 
 @contextlib.asynccontextmanager
@@ -123,7 +148,7 @@ async def _running(*arguments: str) -> AsyncIterator[Process]:
         *(sys.executable, "-m", "tidegate", *arguments),
         stdout=PIPE,
         stderr=STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
+        env=environment(),
     )
     try:
         yield process
@@ -137,6 +162,11 @@ async def _running(*arguments: str) -> AsyncIterator[Process]:
                 await process.wait()
 
 
+def environment() -> dict[str, str]:
+    """Return what a command under test finds around it: lines that come at once, and a wide screen."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+
+
 def children(pid: int) -> dict[int, str]:
     """Return the living children of a process, and their children, with their command lines."""
     found: dict[int, str] = {}
@@ -147,3 +177,15 @@ def children(pid: int) -> dict[int, str]:
                 found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
                 found |= children(int(entry.name))
     return found
+
+
+def alive(pids: Iterable[int]) -> list[int]:
+    """Return the processes that still run; one that ended and that nobody has waited for does not."""
+    return [pid for pid in pids if _state(pid) not in "ZX"]
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"

@@ -19,22 +19,31 @@ nv_trt_llm_kv_cache_block_metrics{{kv_cache_block_type="fraction",model="m",vers
 class ModelServer:
     """Answers every POST with its own name; the load it reports is whatever the test sets."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, metrics_path: str = "/metrics") -> None:
         self.name = name
+        self._metrics_path = metrics_path
         self.queued = 0
         self.running = 0
         self.kv = 0.0
         self.metrics: bytes | int | None = None
         """Instead of the exposition: this body, or this status."""
+        self.metrics_release = asyncio.Event()
+        """Scrapes wait for it."""
+        self.metrics_release.set()
         self.status = 200
         self.release = asyncio.Event()
-        """Requests wait for it."""
+        """Requests wait for it; what is streamed waits with its end."""
         self.release.set()
         self.arrived = 0
         self.answered = 0
         self.headers: list[dict[str, str]] = []
         self.bodies: list[int] = []
         self.url = ""
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
 
     @property
     def address(self) -> str:
@@ -44,10 +53,12 @@ class ModelServer:
     def app(self) -> web.Application:
         """Return the application."""
         app = web.Application(client_max_size=2**26)
-        app.add_routes([web.get("/metrics", self._metrics), web.route("*", "/{path:.*}", self._answer)])
+        answers = [web.get("/stream", self._stream), web.route("*", "/{path:.*}", self._answer)]
+        app.add_routes([web.get(self._metrics_path, self._metrics), *answers])
         return app
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        await self.metrics_release.wait()
         if isinstance(self.metrics, int):
             return web.Response(status=self.metrics)
         text = EXPOSITION.format(queued=self.queued, running=self.running, kv=self.kv).encode()
@@ -61,11 +72,20 @@ class ModelServer:
         self.answered += 1
         return web.json_response({"served_by": self.name}, status=self.status)
 
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        """Send the name as the first line at once, and a second line at the end."""
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        await answer.write(f"{self.name}\n".encode())
+        await self.release.wait()
+        await answer.write(b"end\n")
+        return answer
+
 
 @contextlib.asynccontextmanager
-async def model_server(name: str, port: int = 0) -> AsyncIterator[ModelServer]:
+async def model_server(name: str, port: int = 0, *, metrics_path: str = "/metrics") -> AsyncIterator[ModelServer]:
     """Serve one until the end of the block."""
-    server = ModelServer(name)
+    server = ModelServer(name, metrics_path=metrics_path)
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
@@ -75,6 +95,7 @@ async def model_server(name: str, port: int = 0) -> AsyncIterator[ModelServer]:
         yield server
     finally:
         server.release.set()
+        server.metrics_release.set()
         await runner.cleanup()
 
 

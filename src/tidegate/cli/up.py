@@ -67,8 +67,10 @@ def up(
         raise ConfigError("--demo brings its own model servers", fix="Leave out the URLs and --endpoints.")
     if not demo:
         endpoint_source(urls or [], endpoints).read()
+    if port and port == admin_port:
+        raise ConfigError(f"port {port} is given twice", fix="Give another --port or another --admin-port.")
     binary = find_envoy(envoy)
-    port = free_port(host, port, fix="Give another --port.")
+    port = free_port(host, port, fix="Give another --port or --host.")
     admin_port = free_port("127.0.0.1", admin_port, fix="Give another --admin-port.")
     picker_options = [*(urls or []), *(["--endpoints", str(endpoints)] if endpoints else [])]
     with _working_directory() as directory, contextlib.suppress(asyncio.CancelledError):

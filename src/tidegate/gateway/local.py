@@ -4,6 +4,7 @@ What moves bytes and what decides are two processes: either may die, and the oth
 """
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -77,7 +78,7 @@ class LocalGateway:
             statuses = msgspec.json.decode(content).get("listener_statuses", []) if content else []
             if statuses:
                 bound = statuses[0]["local_address"]["socket_address"]
-                return f"http://{bound['address']}:{bound['port_value']}"
+                return f"http://{_authority(bound['address'], bound['port_value'])}"
             await asyncio.sleep(POLL_S)
 
     async def pool(self) -> PoolReport | None:
@@ -134,18 +135,27 @@ class LocalGateway:
 
 
 def free_port(host: str, port: int, *, fix: str) -> int:
-    """Return `port`, or a free one for 0; ConfigError with `fix` when it is taken.
+    """Return `port` of the IP address `host`, or a free one for 0; ConfigError, with `fix`, when it cannot be had.
 
-    Asked before Envoy binds it, because Envoy would share a port silently with another Envoy.
+    Asked before Envoy binds it: Envoy would share a port silently with another Envoy, and wait forever for a name.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError as error:
+        raise ConfigError(
+            f"cannot listen on {host!r}: not an IP address", fix="Give one, such as 127.0.0.1, or 0.0.0.0 for all."
+        ) from error
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}", fix=fix) from error
+            raise ConfigError(f"cannot listen on {_authority(host, port)}: {error.strerror}", fix=fix) from error
         return int(probe.getsockname()[1])
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _get(unix_socket: Path, path: str) -> bytes | None:

@@ -8,7 +8,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from tidegate.gateway.process import Program, running
+from tidegate.gateway.process import Program, running, stop
 from tidegate.protocol.errors import TidegateError
 
 START_TIMEOUT_S = 30.0
@@ -22,7 +22,11 @@ async def simulated_fleet(count: int, directory: Path, options: Sequence[str] = 
     programs = [_program(number, directory, options) for number in range(count)]
     async with contextlib.AsyncExitStack() as stack:
         processes = [await stack.enter_async_context(running(program, stdout=PIPE)) for program in programs]
-        yield [await _url(program, process) for program, process in zip(programs, processes, strict=True)]
+        try:
+            yield [await _url(program, process) for program, process in zip(programs, processes, strict=True)]
+        finally:
+            # All at once: one after the other, many servers would take long to end.
+            await asyncio.gather(*(stop(process) for process in processes))
 
 
 def _program(number: int, directory: Path, options: Sequence[str]) -> Program:

@@ -1,8 +1,8 @@
 """The model server's side: batch-manager statistics become the composite metrics.
 
 Publishing path: statistics JSON → statistics.BatchManagerStatistics → reporter.Reporter, by the table in families →
-a MetricBackend: prometheus.PrometheusBackend here → exposition.
+a MetricBackend: prometheus.PrometheusBackend, or triton.PbUtilsBackend inside Triton → exposition.
 
-`statistics`, `families` and `reporter` run inside a Triton container: standard library only. `dialects` writes
-LoadSignals under any engine's names.
+`statistics`, `families`, `reporter` and `triton` run inside a Triton container: standard library only. `dialects`
+writes LoadSignals under any engine's names.
 """

@@ -39,4 +39,4 @@ lock: $(READY)  ## write the installed versions to constraints.txt
 	@touch $(READY)
 
 clean:  ## remove the virtual environment and the caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-triton .venv-triton.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis

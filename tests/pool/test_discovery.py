@@ -159,10 +159,15 @@ class TestResolving:
 
 
 def write(path: Path, *names: str) -> None:
-    """Replace the file as a careful operator does: by renaming another into its place."""
+    """List these endpoints in the file."""
     lines = "".join(f"  - {{name: {name}, address: 127.0.0.1, port: {ord(name)}}}\n" for name in names)
+    replace(path, f"endpoints:{lines and chr(10)}{lines or ' []'}")
+
+
+def replace(path: Path, content: str) -> None:
+    """Replace the file as a careful operator does: by renaming another into its place."""
     new = path.with_suffix(".new")
-    new.write_text(f"endpoints:{lines and chr(10)}{lines or ' []'}")
+    new.write_text(content)
     new.rename(path)
 
 
@@ -201,7 +206,7 @@ class TestFile:
         async with following(EndpointsFile(path)) as followed:
             await followed.has(**A)
             for _ in range(2):  # the same mistake again is news again
-                path.write_text("endpoints: [{name: a}]")
+                replace(path, "endpoints: [{name: a}]")
                 await followed.complains(f"{path}: endpoints[0]: Object missing required field `address`")
                 assert followed.members == A
                 write(path, "a")

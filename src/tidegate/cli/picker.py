@@ -5,23 +5,23 @@ import contextlib
 import logging
 import random
 import secrets
-import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import grpc.aio
 import numpy as np
 import typer
 import uvloop
-from aiohttp import web
 
 from tidegate.cli.endpoints import endpoint_source
+from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.access_log import AccessLogService
 from tidegate.gateway.admin import admin_app
 from tidegate.gateway.envoy.endpoints import write_endpoints
 from tidegate.gateway.ext_authz import AuthorizationService
+from tidegate.gateway.ext_proc import ExternalProcessorService
+from tidegate.gateway.serving import Health, serving_grpc, serving_http
 from tidegate.picker.director import Director
 from tidegate.picker.profile import default_profile
 from tidegate.pool.discovery import Discovery, EndpointSource
@@ -29,19 +29,17 @@ from tidegate.pool.endpoint import Endpoint
 from tidegate.pool.outcomes import Outcomes
 from tidegate.pool.scraper import Scraper
 from tidegate.pool.table import Pool
-from tidegate.protocol.errors import ConfigError
 
-app = typer.Typer(add_completion=False)
+log = logging.getLogger(__name__)
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 SCRAPE_INTERVAL_S = 0.2
 """A scrape costs a vLLM server 7 to 21 ms of its API process; the pool predicts what happens in between."""
 STALE_AFTER_S = 1.0
 SCRAPE_TIMEOUT_S = 1.0
-DESTINATIONS = 2
-"""The choice and one fallback, which Envoy tries when the choice does not answer."""
-MAX_MESSAGE_BYTES = 16 * 2**20
-"""grpc's 4 MiB would make a larger message fail, and its request go unpicked."""
-DRAIN_S = 0.5
+OWN_DESTINATIONS = 2
+"""For our own Envoy: the choice and one fallback. Other gateways get one: ORIGINAL_DST answers a list with 503."""
 
 
 @app.command()
@@ -52,31 +50,43 @@ def picker(
     endpoints: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A file of model servers instead; followed as it changes.")
     ] = None,
+    host: Annotated[str, typer.Option(metavar="IP", help="Where to listen; by default on all interfaces.")] = "0.0.0.0",  # noqa: S104 - as the Go endpoint picker does
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port for ext_proc and ext_authz; 0 takes a free one.")
+    ] = 9002,
+    grpc_health_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for gRPC health checks.")] = 9003,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for /metrics and /debug/pool.")] = 9090,
     grpc_address: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where Envoy asks: HOST:PORT or unix:PATH.")
-    ] = "127.0.0.1:9002",
+        str,
+        typer.Option(metavar="ADDRESS", help="HOST:PORT or unix:PATH instead of both gRPC ports.", show_default=False),
+    ] = "",
     admin_address: Annotated[
         list[str] | None,
-        typer.Option(metavar="ADDRESS", help="Where /debug/pool and /metrics are: HOST:PORT or unix:PATH; repeatable."),
+        typer.Option(metavar="ADDRESS", help="HOST:PORT or unix:PATH instead of the metrics port; repeatable."),
     ] = None,
     envoy_endpoints: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write Envoy's endpoint file here, and keep it up to date.")
     ] = None,
 ) -> None:
-    """Answer an Envoy that asks where each request should go.
+    """Answer gateways that ask where each request should go.
 
-    `tidegate up` starts this beside an Envoy of its own. It scrapes the model servers, keeps their load in a table,
-    answers Envoy's ext_authz Check calls and reads its access log.
+    Scrapes the model servers, keeps their load in a table, and picks from it. Another gateway asks by ext_proc, the
+    Endpoint Picker protocol of the Gateway API Inference Extension. The Envoy of `tidegate up` asks by ext_authz, and
+    reports how it went by its access log.
+
+    \b
+    tidegate picker --endpoints pool.yaml
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     source = endpoint_source(urls or [], endpoints)
     source.read()  # a bad file is fatal now; later it only keeps the endpoints as they are
+    on = f"[{host}]" if ":" in host else host
     with contextlib.suppress(asyncio.CancelledError):
         uvloop.run(
             _serve(
                 source,
-                grpc_address=grpc_address,
-                admin_addresses=admin_address or ["127.0.0.1:9090"],
+                grpc_addresses=[grpc_address] if grpc_address else [f"{on}:{grpc_port}", f"{on}:{grpc_health_port}"],
+                admin_addresses=admin_address or [f"{on}:{metrics_port}"],
                 envoy_endpoints=envoy_endpoints,
             )
         )
@@ -85,10 +95,12 @@ def picker(
 async def _serve(
     source: EndpointSource,
     *,
-    grpc_address: str,
+    grpc_addresses: Sequence[str],
     admin_addresses: Sequence[str],
     envoy_endpoints: Path | None,
 ) -> None:
+    """Wire the picker and run it until cancelled."""
+    cancel_on_signals()
     clock = time.monotonic
     pool = Pool(stale_after_s=STALE_AFTER_S)
     outcomes = Outcomes(pool)
@@ -99,72 +111,47 @@ async def _serve(
         clock=clock,
         rng=random.Random(),  # noqa: S311
     )
-    director = Director(
-        pool,
-        default_profile(),
-        destinations=DESTINATIONS,
-        tracked=True,
-        rng=np.random.default_rng(),
-        id_prefix=f"{secrets.token_hex(4)}-",
-    )
+    health = Health()
+    synced = asyncio.Event()
 
     def apply(members: Sequence[Endpoint]) -> None:
         pool.set_endpoints(members)
         scraper.set_endpoints(members)
         if envoy_endpoints:
             write_endpoints(envoy_endpoints, members)
+        synced.set()
+
+    async def tell_ready() -> None:
+        await synced.wait()
+        await health.ready()
 
     discovery = Discovery(source, apply)
-    loop = asyncio.get_running_loop()
-    this_task = asyncio.current_task()
-    if this_task is not None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, this_task.cancel)
+    services = [
+        AuthorizationService(_director(pool, destinations=OWN_DESTINATIONS, tracked=True), clock).handler(),
+        ExternalProcessorService(_director(pool, destinations=1, tracked=False), clock).handler(),
+        AccessLogService(outcomes, clock).handler(),
+    ]
+    await health.started()
     async with (
-        _serving_grpc(grpc_address, AuthorizationService(director, clock), AccessLogService(outcomes, clock)),
-        _serving_http(admin_app(pool, outcomes, clock, problems=lambda: discovery.problems), admin_addresses),
+        serving_grpc(grpc_addresses, services, health) as grpc_bound,
+        serving_http(
+            admin_app(pool, outcomes, clock, problems=lambda: discovery.problems), admin_addresses
+        ) as http_bound,
         asyncio.TaskGroup() as tasks,
     ):
+        log.info("picker answers gRPC on %s, HTTP on %s", ", ".join(grpc_bound), ", ".join(http_bound))
         tasks.create_task(discovery.run(), name="discovery")
         tasks.create_task(scraper.run(), name="scraper")
+        tasks.create_task(tell_ready(), name="readiness")
 
 
-@contextlib.asynccontextmanager
-async def _serving_grpc(
-    address: str, authorization: AuthorizationService, access_log: AccessLogService
-) -> AsyncIterator[None]:
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)])
-    server.add_generic_rpc_handlers([authorization.handler(), access_log.handler()])
-    try:
-        bound = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ConfigError(f"cannot listen on {address}", fix="Is the port in use? Give another.") from error
-    if not bound:
-        raise ConfigError(f"cannot listen on {address}", fix="Is the port in use? Give another.")
-    await server.start()
-    try:
-        yield
-    finally:
-        await server.stop(DRAIN_S)
-
-
-@contextlib.asynccontextmanager
-async def _serving_http(application: web.Application, addresses: Sequence[str]) -> AsyncIterator[None]:
-    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=DRAIN_S)
-    await runner.setup()
-    try:
-        for address in addresses:
-            try:
-                await _http_site(runner, address).start()
-            except OSError as error:
-                raise ConfigError(f"cannot listen on {address}: {error.strerror}", fix="Give another port.") from error
-        yield
-    finally:
-        await runner.cleanup()
-
-
-def _http_site(runner: web.AppRunner, address: str) -> web.BaseSite:
-    if address.startswith("unix:"):
-        return web.UnixSite(runner, address.removeprefix("unix:"))
-    host, _, port = address.rpartition(":")
-    return web.TCPSite(runner, host.strip("[]"), int(port))
+def _director(pool: Pool, *, destinations: int, tracked: bool) -> Director:
+    """Return a director of the default policy, whose ids are like no other process's."""
+    return Director(
+        pool,
+        default_profile(),
+        destinations=destinations,
+        tracked=tracked,
+        rng=np.random.default_rng(),
+        id_prefix=f"{secrets.token_hex(4)}-",
+    )

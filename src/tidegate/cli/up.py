@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -17,6 +16,7 @@ from rich.console import Console
 from tidegate.bench.fleet import simulated_fleet
 from tidegate.cli.dashboard import Dashboard
 from tidegate.cli.endpoints import endpoint_source
+from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.envoy.binary import find_envoy
 from tidegate.gateway.local import LocalGateway, free_port
 from tidegate.protocol.errors import ConfigError
@@ -90,7 +90,7 @@ def up(
 async def _run(
     directory: Path, envoy: Path, *, host: str, port: int, admin_port: int, demo: int, picker_options: Sequence[str]
 ) -> None:
-    _cancel_on_signals()
+    cancel_on_signals()
     dashboard = Dashboard(Console())
     async with _model_servers(demo, directory, dashboard) as simulated:
         picker_argv = [sys.executable, "-m", "tidegate", "picker", *picker_options, *simulated]
@@ -128,10 +128,3 @@ def _working_directory() -> Iterator[Path]:
         raise ConfigError(f"the path {directory} is too long for unix sockets", fix="Set TMPDIR=/tmp.")
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
-
-
-def _cancel_on_signals() -> None:
-    task = asyncio.current_task()
-    if task is not None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)

@@ -9,6 +9,7 @@ import grpc
 from envoy.service.auth.v3 import external_auth_pb2 as auth
 from google.protobuf import struct_pb2
 
+from tidegate.gateway.body_length import body_length
 from tidegate.gateway.names import DECISION_ID, DESTINATION
 from tidegate.picker.director import Director
 from tidegate.picker.request import InferenceRequest
@@ -54,11 +55,10 @@ class AuthorizationService:
 def parse_check(request: auth.CheckRequest) -> InferenceRequest:
     """Return the request that Envoy asks about.
 
-    The body's length is the client's content-length, because the body may be cut and Envoy's own `size` then says so
-    wrongly; what arrived counts where there is none (chunked uploads) or it is not a number.
+    The declared length counts, because the body may be cut and Envoy's own `size` then says so wrongly.
     """
     http = request.attributes.request.http
-    declared: str = http.headers.get("content-length", "")
-    seen = len(http.raw_body)
-    body_bytes = max(seen, int(declared)) if declared.isascii() and declared.isdigit() and len(declared) < 16 else seen
-    return InferenceRequest(path=http.path.partition("?")[0], body_bytes=body_bytes)
+    return InferenceRequest(
+        path=http.path.partition("?")[0],
+        body_bytes=body_length(http.headers.get("content-length", ""), seen=len(http.raw_body)),
+    )

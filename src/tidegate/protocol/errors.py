@@ -59,3 +59,13 @@ class ScrapeError(TidegateError):
     def unreachable(self) -> bool:
         """Whether the server as a whole cannot be reached, not its metrics only."""
         return self.reason is ScrapeFailure.UNREACHABLE
+
+
+class RequestRejected(TidegateError):  # noqa: N818 - a refusal, not a malfunction
+    """A request that is answered by us instead of a model server. The client reads the message."""
+
+    def __init__(self, message: str, *, status: int, reason: str = "") -> None:
+        """`status`: HTTP. `reason`: a word for the header that tells machines why; empty: none."""
+        self.status = status
+        self.reason = reason
+        super().__init__(message)

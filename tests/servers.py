@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -53,7 +54,7 @@ class ModelServer:
     def app(self) -> web.Application:
         """Return the application."""
         app = web.Application(client_max_size=2**26)
-        answers = [web.get("/stream", self._stream), web.route("*", "/{path:.*}", self._answer)]
+        answers = [web.route("*", "/stream", self._stream), web.route("*", "/{path:.*}", self._answer)]
         app.add_routes([web.get(self._metrics_path, self._metrics), *answers])
         return app
 
@@ -67,10 +68,13 @@ class ModelServer:
     async def _answer(self, request: web.Request) -> web.Response:
         self.arrived += 1
         self.headers.append(dict(request.headers))
-        self.bodies.append(len(await request.read()))
+        body = await request.read()
+        self.bodies.append(len(body))
         await self.release.wait()
         self.answered += 1
-        return web.json_response({"served_by": self.name}, status=self.status)
+        return web.json_response(
+            {"served_by": self.name, "body_sha256": hashlib.sha256(body).hexdigest()}, status=self.status
+        )
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         """Send the name as the first line at once, and a second line at the end."""

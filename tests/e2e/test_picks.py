@@ -78,6 +78,22 @@ async def test_a_client_can_neither_choose_its_destination_nor_see_the_pick_leak
         assert not [name for name in names if "destination" in name or "tidegate" in name]
 
 
+async def test_a_client_can_change_neither_retries_nor_timeouts() -> None:
+    wishes = {"x-envoy-retry-on": "5xx", "x-envoy-max-retries": "50", "x-envoy-upstream-rq-timeout-ms": "100"}
+    async with model_servers(1) as [server], gateway(server.url) as up:
+        await up.ready(server.address)
+        server.status = 500
+        async with aiohttp.request("POST", up.url, headers=wishes) as refused:
+            assert refused.status == 500
+        assert server.arrived == 1
+
+        server.status = 200
+        server.release.clear()
+        asyncio.get_running_loop().call_later(0.5, server.release.set)
+        assert await ask(up.url, headers=wishes) == server.name
+        assert not [name for headers in server.headers for name in headers if name.lower().startswith("x-envoy")]
+
+
 async def test_requests_in_flight_are_counted_and_released_even_when_clients_repeat_their_request_id() -> None:
     async with model_servers(2) as servers, gateway(*(server.url for server in servers)) as up:
         await up.ready(*(server.address for server in servers))

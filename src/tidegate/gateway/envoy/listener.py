@@ -24,8 +24,9 @@ def render_listener(*, host: str, port: int, steered: bool) -> JsonObject:
         "stat_prefix": "gateway",
         "stream_idle_timeout": f"{IDLE_STREAM_S}s",
         "use_remote_address": True,
-        # No client is internal: Envoy then drops the x-envoy-* headers that would change its retries and timeouts.
-        "internal_address_config": {"cidr_ranges": []},
+        # No client is internal: Envoy then drops the x-envoy-* headers that would change its retries and timeouts. An
+        # empty list would mean its default, all private addresses; nobody has the broadcast address.
+        "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
         "server_header_transformation": "PASS_THROUGH",
         "route_config": _routes(),
         "http_filters": [*([_ask_picker()] if steered else []), _router()],
@@ -48,8 +49,9 @@ def _routes() -> JsonObject:
             {
                 "name": "gateway",
                 "domains": ["*"],
-                # A client must never choose its destination, nor a server learn of the picker.
-                "request_headers_to_remove": [DESTINATION],
+                # A client must never choose its destination, nor a server learn of the picker. The second header is
+                # what Envoy tells of external clients; x-forwarded-for says the same.
+                "request_headers_to_remove": [DESTINATION, "x-envoy-external-address"],
                 "request_body_buffer_limit": RETRIED_BODY_BYTES,
                 "routes": [
                     {

@@ -6,13 +6,13 @@ Signals path: arguments or file → **endpoints** → Pool, scraper, Envoy's end
 import asyncio
 import dataclasses
 import logging
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from tidegate.pool.endpoint import Endpoint
 from tidegate.pool.endpoints_file import MAX_FILE_BYTES, parse_endpoints
+from tidegate.pool.resolver import Resolver
 from tidegate.protocol.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -73,12 +73,16 @@ class EndpointsFile:
 class Discovery:
     """Keeps the pool's members up to date."""
 
-    def __init__(self, source: EndpointSource, apply: Callable[[Sequence[Endpoint]], None]) -> None:
-        """Call `apply` with the complete set of resolved endpoints, at first and whenever it changes."""
+    def __init__(
+        self, source: EndpointSource, apply: Callable[[Sequence[Endpoint]], None], *, known_addresses: Mapping[str, str]
+    ) -> None:
+        """Call `apply` with the complete set of resolved endpoints, at first and whenever it changes.
+
+        `known_addresses`: by host name, what a predecessor found.
+        """
         self._source = source
         self._apply = apply
-        self._addresses: dict[str, str] = {}
-        self._failed_look_ups: dict[str, str] = {}
+        self._resolver = Resolver(known_addresses)
         self._problems: dict[str, str] = {}
         self._reported: dict[str, str] = {}
 
@@ -90,16 +94,12 @@ class Discovery:
     async def run(self) -> None:
         """Follow the source until cancelled; leaves no task behind."""
         applied: Sequence[Endpoint] | None = None
-        look_ups: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._problems = {}
                 if (wanted := await self._read()) is not None:
-                    for host in self._unresolved(wanted) - look_ups.keys():
-                        look_ups[host] = tasks.create_task(self._look_up(host), name=f"look up {host}")
-                    if look_ups:
-                        await asyncio.wait(look_ups.values(), timeout=LOOK_UP_PATIENCE_S)
-                    look_ups = {host: task for host, task in look_ups.items() if not task.done()}
+                    self._resolver.follow({endpoint.host for endpoint in wanted}, tasks)
+                    await self._resolver.settle(LOOK_UP_PATIENCE_S)
                     located = self._located(wanted)
                     if located != applied:
                         applied = located
@@ -115,32 +115,12 @@ class Discovery:
             self._complain("endpoints", f"{error} The endpoints stay as they were.")
             return None
 
-    def _unresolved(self, wanted: Sequence[Endpoint]) -> set[str]:
-        """Return the hosts without an address, and forget those that nobody wants any more."""
-        hosts = {endpoint.host for endpoint in wanted}
-        self._addresses = {host: ip for host, ip in self._addresses.items() if host in hosts}
-        self._failed_look_ups = {host: why for host, why in self._failed_look_ups.items() if host in hosts}
-        return hosts - self._addresses.keys()
-
-    async def _look_up(self, host: str) -> None:
-        # No timeout but the resolver's own: a few threads look up all names, and giving one up would not free its
-        # thread, so that two names of a silent name server would soon keep all others from being found.
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
-            self._failed_look_ups[host] = f"no address found ({error})"
-            return
-        # IPv4 first: servers that listen on 0.0.0.0 are the rule, and localhost often names both.
-        by_family = sorted(found, key=lambda info: info[0] != socket.AF_INET)
-        self._addresses[host] = str(by_family[0][4][0])
-        self._failed_look_ups.pop(host, None)
-
     def _located(self, wanted: Sequence[Endpoint]) -> list[Endpoint]:
         """Return the endpoints that have an address, with it; of several with the same one, the first."""
         located: dict[str, Endpoint] = {}
         for endpoint in wanted:
-            if (ip := self._addresses.get(endpoint.host)) is None:
-                problem = self._failed_look_ups.get(endpoint.host, "no address found yet")
+            if (ip := self._resolver.address(endpoint.host)) is None:
+                problem = self._resolver.problem(endpoint.host)
                 self._complain(endpoint.host, f"{endpoint.host}: {problem}. Left out until it has one.")
                 continue
             address = f"[{ip}]:{endpoint.port}" if ":" in ip else f"{ip}:{endpoint.port}"

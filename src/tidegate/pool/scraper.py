@@ -6,6 +6,7 @@ Signals path: endpoints → **one task each: GET, scan** → Pool.report or Pool
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from tidegate.pool.endpoint import Endpoint
@@ -42,20 +43,21 @@ class Scraper:
 
     async def run(self) -> None:
         """Scrape until cancelled; leaves no task behind."""
-        watches: dict[Endpoint, asyncio.Task[None]] = {}
+        watches: dict[tuple[Endpoint, tuple[HttpUrl, ...]], asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as tasks:
             while True:
-                wanted = set(self._endpoints)
-                for endpoint in watches.keys() - wanted:
-                    watches.pop(endpoint).cancel()
-                for endpoint in wanted - watches.keys():
-                    watches[endpoint] = tasks.create_task(self._watch(endpoint), name=f"scrape {endpoint.name}")
+                wanted = set(exposition_urls(self._endpoints).items())
+                for gone in watches.keys() - wanted:
+                    watches.pop(gone).cancel()
+                for endpoint, urls in wanted - watches.keys():
+                    watch = self._watch(endpoint, urls)
+                    watches[endpoint, urls] = tasks.create_task(watch, name=f"scrape {endpoint.name}")
                 await self._changed.wait()
                 self._changed.clear()
 
-    async def _watch(self, endpoint: Endpoint) -> None:
+    async def _watch(self, endpoint: Endpoint, urls: Sequence[HttpUrl]) -> None:
         source = ExpositionSource(
-            exposition_urls(endpoint),
+            urls,
             engine=engine_named(endpoint.engine) if endpoint.engine else None,
             timeout_s=self._timeout_s,
             clock=self._clock,
@@ -98,13 +100,28 @@ class Scraper:
         return True
 
 
-def exposition_urls(endpoint: Endpoint) -> Sequence[HttpUrl]:
-    """Return where the exposition may be: exactly one place when the operator named it, else those to be tried."""
+def exposition_urls(endpoints: Sequence[Endpoint]) -> dict[Endpoint, tuple[HttpUrl, ...]]:
+    """Return where the exposition of each may be: exactly one place when the operator named it, else those to be tried.
+
+    Where several endpoints of one host have no named place, each is looked for at its own port alone: whose figures
+    another port of that host has, nobody could tell.
+    """
+    sought_at = Counter(serving_url(endpoint).host for endpoint in endpoints if not _is_named(endpoint))
+    return {
+        endpoint: _exposition_urls(endpoint, alone=sought_at[serving_url(endpoint).host] == 1) for endpoint in endpoints
+    }
+
+
+def _exposition_urls(endpoint: Endpoint, *, alone: bool) -> tuple[HttpUrl, ...]:
     serving = serving_url(endpoint)
-    if endpoint.metrics_port is None and endpoint.metrics_path is None:
-        return metrics_urls(serving)
-    host = endpoint.metrics_host or serving.host
-    return [HttpUrl(host, endpoint.metrics_port or endpoint.port, endpoint.metrics_path or "/metrics")]
+    if _is_named(endpoint):
+        host = endpoint.metrics_host or serving.host
+        return (HttpUrl(host, endpoint.metrics_port or endpoint.port, endpoint.metrics_path or "/metrics"),)
+    return tuple(url for url in metrics_urls(serving) if alone or url.authority == serving.authority)
+
+
+def _is_named(endpoint: Endpoint) -> bool:
+    return endpoint.metrics_port is not None or endpoint.metrics_path is not None
 
 
 def serving_url(endpoint: Endpoint) -> HttpUrl:

@@ -1,6 +1,7 @@
 """What a user gets wrong is one line that names it and says what to do, and exit status 2."""
 
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ async def complaint(*arguments: str) -> str:
         (["http://gpu-1", "--demo", "2"], ["--demo", "Leave out the URLs"]),
         (["http://gpu-1", "--endpoints", "pool.yaml"], ["given twice", "either URLs or --endpoints"]),
         (["http://gpu-1", "--envoy", "/nonexistent"], ["no Envoy at /nonexistent", "--envoy"]),
+        (["http://gpu-1", "--envoy", "/bin/false"], ["/bin/false does not tell its --version", "--envoy"]),
         (["http://gpu-1", "--port", "9090"], ["port 9090", "--port", "--admin-port"]),
         (["http://gpu-1", "--host", "localhost"], ["'localhost'", "not an IP address", "127.0.0.1"]),
         (["--demo", "0"], ["no model server", "http://localhost:8000", "--endpoints"]),
@@ -45,6 +47,19 @@ async def complaint(*arguments: str) -> str:
 async def test_a_wrong_argument_is_one_line_and_exit_status_2(arguments: list[str], says: list[str]) -> None:
     line = await complaint(*arguments)
     assert not [part for part in says if part not in line]
+
+
+async def test_a_file_that_is_no_program_is_one_line_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    envoy = tmp_path / "envoy"
+    envoy.write_bytes(b"\x7fELF of another machine")
+    envoy.chmod(0o755)
+    with tempfile.TemporaryDirectory(prefix="up-") as temporary:
+        monkeypatch.setenv("TMPDIR", temporary)
+        line = await complaint("http://gpu-1", "--port", "0", "--admin-port", "0", "--envoy", str(envoy))
+        assert not list(Path(temporary).iterdir())
+    assert f"{envoy} does not run: Exec format error" in line
 
 
 @pytest.mark.parametrize("option", ["--port", "--admin-port"])

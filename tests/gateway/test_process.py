@@ -15,6 +15,7 @@ import uvloop
 from processes import children, until
 from tidegate.gateway import process as kept
 from tidegate.gateway.process import KeptRunning, Program, running
+from tidegate.protocol.errors import TidegateError
 
 STUBBORN = """
 import signal, time
@@ -142,6 +143,32 @@ class TestRestarting:
         monkeypatch.setattr(kept, "MAX_BACKOFF_S", 3600.0)
         async with kept_running(program(tmp_path, "")) as child:
             await child.has_said(12)  # doubled each time, the last pause alone would be 20 s
+
+
+class TestStarting:
+    async def test_a_program_that_cannot_be_started_is_an_error_that_names_it(self, tmp_path: Path) -> None:
+        nothing = Program("child", [str(tmp_path / "nothing")], tmp_path / "child.log")
+
+        with pytest.raises(TidegateError, match=f"child cannot be started: {tmp_path}/nothing: No such file"):
+            await Kept(nothing, Health()).keeper.run()
+
+    async def test_one_that_has_run_before_is_tried_again(self, tmp_path: Path) -> None:
+        executable = tmp_path / "sleeps"
+        executable.write_text(f"#!{sys.executable}\n{SLEEPS}")
+        executable.chmod(0o755)
+        replaced = Program("child", [str(executable)], tmp_path / "child.log")
+        async with kept_running(replaced) as child:
+            await child.has_logged(1)
+            executable.rename(tmp_path / "away")
+            child.health.good = False
+            await child.has_said(2)
+            (tmp_path / "away").rename(executable)
+            child.health.good = True
+            await child.has_logged(2)
+
+        assert child.said[1] == (
+            f"child cannot be started: {executable}: No such file or directory; starting it again. Its last words: up"
+        )
 
 
 class TestSilence:

@@ -3,7 +3,7 @@
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -63,8 +63,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="tidegate")
     except TidegateError as error:
-        print(f"tidegate: {error}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
+        _complain(error)
+    except BaseExceptionGroup as group:  # of tasks, each of which may have failed
+        mendable, others = group.split(TidegateError)
+        if mendable is None or others is not None:
+            raise
+        _complain(_first(mendable))
+
+
+def _complain(error: BaseException) -> NoReturn:
+    print(f"tidegate: {error}", file=sys.stderr)
+    sys.exit(USAGE_ERROR)
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the first error of a group of groups."""
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 if __name__ == "__main__":

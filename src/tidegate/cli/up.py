@@ -121,10 +121,11 @@ async def _model_servers(demo: int, directory: Path, dashboard: Dashboard) -> As
 
 @contextlib.contextmanager
 def _working_directory() -> Iterator[Path]:
-    """Yield a new directory for sockets, Envoy's files and logs; it goes when everything ended well."""
+    """Yield a new directory for sockets, Envoy's files and logs; it goes in the end."""
     directory = Path(tempfile.mkdtemp(prefix="tidegate-"))
-    if len(str(directory)) > MAX_DIRECTORY_LENGTH:
-        directory.rmdir()
-        raise ConfigError(f"the path {directory} is too long for unix sockets", fix="Set TMPDIR=/tmp.")
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        if len(str(directory)) > MAX_DIRECTORY_LENGTH:
+            raise ConfigError(f"the path {directory} is too long for unix sockets", fix="Set TMPDIR=/tmp.")
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tidegate.protocol.errors import TidegateError
+
 STOP_GRACE_S = 2.0
 """From SIGTERM to SIGKILL."""
 POLL_S = 0.25
@@ -48,16 +50,21 @@ async def running(program: Program, *, stdout: int | IO[bytes] | None = None) ->
     """Run a program; on leaving it is stopped, by SIGTERM and then by SIGKILL, and awaited.
 
     It gets a session of its own, so that a Ctrl-C reaches only us, and a SIGTERM from the kernel when we die.
+    Raises TidegateError when it cannot be started.
     """
-    with program.log.open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *program.argv,
-            stdin=DEVNULL,
-            stdout=log if stdout is None else stdout,
-            stderr=STDOUT if stdout is None else log,
-            start_new_session=True,
-            preexec_fn=_die_with_parent(),
-        )
+    try:
+        with program.log.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *program.argv,
+                stdin=DEVNULL,
+                stdout=log if stdout is None else stdout,
+                stderr=STDOUT if stdout is None else log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
+            )
+    except OSError as error:
+        place = error.filename or program.argv[0]
+        raise TidegateError(f"{program.name} cannot be started: {place}: {error.strerror}") from error
     try:
         yield process
     finally:
@@ -98,20 +105,28 @@ class KeptRunning:
         self._say = say
 
     async def run(self) -> None:
-        """Keep it running until cancelled; it is stopped then."""
+        """Keep it running until cancelled; it is stopped then. TidegateError when it cannot be started even once."""
         backoff = FIRST_BACKOFF_S
         clock = asyncio.get_running_loop().time
+        started = clock()
+        problem = await self._run_once()
         while True:
-            started = clock()
-            async with running(self._program) as process:
-                problem = await self._until_ill(process)
-                if process.returncode is None:
-                    process.kill()  # it did not answer us, so it would not answer a SIGTERM
             backoff = FIRST_BACKOFF_S if clock() - started > STEADY_S else min(2 * backoff, MAX_BACKOFF_S)
-            self._say(
-                f"{self._program.name} {problem}; starting it again. Its last words: {self._program.last_words()}"
-            )
+            self._say(f"{problem}; starting it again. Its last words: {self._program.last_words()}")
             await asyncio.sleep(backoff)
+            started = clock()
+            try:
+                problem = await self._run_once()
+            except TidegateError as error:  # it has run before: its file is being replaced, or memory is short
+                problem = str(error)
+
+    async def _run_once(self) -> str:
+        """Run it until something is wrong; returns what."""
+        async with running(self._program) as process:
+            problem = await self._until_ill(process)
+            if process.returncode is None:
+                process.kill()  # it did not answer us, so it would not answer a SIGTERM
+        return f"{self._program.name} {problem}"
 
     async def _until_ill(self, process: Process) -> str:
         """Return what is wrong, as soon as something is."""

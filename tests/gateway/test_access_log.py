@@ -45,8 +45,19 @@ class TestResult:
         assert parse_entry(entry(status=status)).result is Result.ANSWERED
 
     @pytest.mark.parametrize("status", [500, 501, 503, 599])
-    def test_a_servers_own_5xx_is_a_server_error(self, status: int) -> None:
-        assert parse_entry(entry(status=status)).result is Result.SERVER_ERROR
+    @pytest.mark.parametrize("retried", [True, False])
+    def test_a_servers_own_5xx_is_a_server_error(self, status: int, retried: bool) -> None:
+        failed = entry(status=status, upstream_retry_limit_exceeded=retried)
+        assert parse_entry(failed).result is Result.SERVER_ERROR
+
+    def test_a_stream_that_stands_still_for_too_long_is_broken(self) -> None:
+        assert parse_entry(entry(status=200, stream_idle_timeout=True)).result is Result.BROKEN
+
+    @pytest.mark.parametrize("status", [400, 404, 413, 426, 431])
+    def test_what_envoy_answered_itself_is_denied(self, status: int) -> None:
+        assert parse_entry(entry(status=status, ip="", decision=None)).result is Result.DENIED
+        malformed = entry(status=status, ip="", decision=None, downstream_protocol_error=True)
+        assert parse_entry(malformed).result is Result.DENIED
 
     @pytest.mark.parametrize(
         "flag", ["upstream_connection_termination", "upstream_remote_reset", "upstream_protocol_error"]
@@ -55,9 +66,7 @@ class TestResult:
         assert parse_entry(entry(status=200, **{flag: True})).result is Result.BROKEN
         assert parse_entry(entry(status=503, **{flag: True})).result is Result.UNSERVED
 
-    @pytest.mark.parametrize(
-        "flag", ["no_healthy_upstream", "upstream_connection_failure", "upstream_retry_limit_exceeded"]
-    )
+    @pytest.mark.parametrize("flag", ["no_healthy_upstream", "upstream_connection_failure"])
     def test_what_no_server_could_answer_is_unserved(self, flag: str) -> None:
         assert parse_entry(entry(status=503, **{flag: True})).result is Result.UNSERVED
 
@@ -115,7 +124,7 @@ class TestDecision:
 
     def test_an_empty_entry_tells_of_an_unknown_request(self) -> None:
         assert parse_entry(accesslog.HTTPAccessLogEntry()) == Outcome(
-            decision_id="", served_by="", result=Result.ANSWERED
+            decision_id="", origin=("", 0, 0), served_by="", result=Result.DENIED
         )
 
     @given(st.binary(max_size=200))

@@ -70,7 +70,9 @@ class Server:
         if waiting is None:
             return ours, running
         queued = max(0, waiting + self.change())
-        return queued if batch is None else max(queued, ours - running), running
+        if batch is None:
+            running = max(0, ours - queued)
+        return max(queued, ours - running), running
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -147,10 +149,14 @@ class PoolMachine(RuleBasedStateMachine):
             else:
                 request.end_reported = request.end_reported or request.ended_at <= asked_at
 
-    @rule(number=st.sampled_from(NUMBERS), unreachable=st.booleans(), waited=st.sampled_from([0.0, STALE_AFTER_S]))
-    def miss(self, number: int, unreachable: bool, waited: float) -> None:
+    @rule(
+        number=st.sampled_from(NUMBERS),
+        reachable=st.sampled_from([None, False, True]),
+        waited=st.sampled_from([0.0, STALE_AFTER_S]),
+    )
+    def miss(self, number: int, reachable: bool | None, waited: float) -> None:
         self.now += waited
-        self.pool.miss(f"e{number}", error="refused", unreachable=unreachable)
+        self.pool.miss(f"e{number}", error="refused", reachable=reachable)
 
     def teardown(self) -> None:
         for server in self.servers.values():

@@ -6,7 +6,16 @@ from itertools import count, pairwise
 import pytest
 
 from factories import endpoint, signals
-from tidegate.pool.row import EJECTION_S, MAX_EJECTION_S, REPAIR_AFTER_S, UNTRACKED_S, VISIBILITY_LAG_S, Dispatch, Row
+from tidegate.pool.row import (
+    EJECTION_S,
+    MAX_EJECTION_S,
+    REPAIR_AFTER_S,
+    UNDOUBTED_REPAIR_AFTER_S,
+    UNTRACKED_S,
+    VISIBILITY_LAG_S,
+    Dispatch,
+    Row,
+)
 
 SCRAPE_S = 0.25  # exact in binary, so that times add up
 
@@ -42,12 +51,23 @@ class TestPrediction:
 
         assert all(map(math.isnan, row.predict()))
 
-    @pytest.mark.parametrize(("queued", "running", "kv"), [(None, 3, 0.5), (2, None, 0.5), (2, 3, None)])
+    @pytest.mark.parametrize(("queued", "running", "kv"), [(None, 3, 0.5), (None, None, 0.5), (2, 3, None)])
     def test_only_what_the_server_did_not_say_is_unknown(self, queued, running, kv) -> None:
         predicted = row_with(queued, running, kv).predict()
 
         expected = [math.nan if figure is None else figure for figure in (queued, running, kv)]
         assert predicted == pytest.approx(tuple(expected), nan_ok=True)
+
+    def test_a_server_that_tells_its_queue_alone_runs_what_of_ours_does_not_wait(self) -> None:
+        row = row_with(queued=0, running=None)
+        for number in range(5):
+            send(row, f"r{number}", at=1.0)
+        waiting = row.predict()[:2]
+
+        row.correct(signals(1, None, at=2.0), 2.0)
+
+        assert waiting == (5, 0)
+        assert row.predict()[:2] == (1, 4)
 
     def test_what_was_sent_since_the_report_waits(self) -> None:
         row = row_with(queued=2, running=3)
@@ -180,9 +200,16 @@ class TestKvPrediction:
         assert row.predict()[2] == 0.25
 
 
+def doubted_row() -> Row:
+    """Return a row whose log of outcomes breaks off after all that a test sends."""
+    row = row_with()
+    row.doubt(1.0)
+    return row
+
+
 class TestRepair:
     def test_lost_outcomes_are_forgotten_after_enough_reports_without_them(self) -> None:
-        row = row_with()
+        row = doubted_row()
         send(row, "a", at=0.0)
         send(row, "b", at=0.0)
 
@@ -194,7 +221,7 @@ class TestRepair:
         assert row.in_flight == 0
 
     def test_the_oldest_are_taken_for_the_lost_ones_and_only_as_many_as_are_missing(self) -> None:
-        row = row_with()
+        row = doubted_row()
         for number in range(5):
             send(row, f"r{number}", at=number * 0.1)
 
@@ -203,8 +230,28 @@ class TestRepair:
         assert lost == ["r0", "r1"]
         assert row.in_flight == 3
 
-    def test_live_long_requests_are_never_dropped(self) -> None:
+    def test_without_a_doubt_a_server_whose_figures_stand_still_is_believed_only_after_minutes(self) -> None:
         row = row_with()
+        for number in range(5):
+            send(row, f"r{number}", at=0.0)
+
+        early = report_every(row, 1.0, 1.0 + UNDOUBTED_REPAIR_AFTER_S - SCRAPE_S, queued=0, running=0)
+        assert early == []
+        assert row.in_flight == 5
+        late = report_every(row, 1.0 + UNDOUBTED_REPAIR_AFTER_S, 1.0 + UNDOUBTED_REPAIR_AFTER_S, queued=0, running=0)
+        assert len(late) == 5
+
+    def test_a_doubt_concerns_only_what_was_sent_before(self) -> None:
+        row = row_with()
+        send(row, "before", at=0.0)
+        row.doubt(0.5)
+        send(row, "after", at=0.75)
+
+        assert report_every(row, 1.0, 60.0, queued=0, running=0) == ["before"]
+        assert row.in_flight == 1
+
+    def test_live_long_requests_are_never_dropped(self) -> None:
+        row = doubted_row()
         for number in range(3):
             send(row, f"long{number}", at=0.0)
 
@@ -212,7 +259,7 @@ class TestRepair:
         assert row.in_flight == 3
 
     def test_a_report_in_between_that_has_them_all_starts_the_wait_again(self) -> None:
-        row = row_with()
+        row = doubted_row()
         send(row, "a", at=0.0)
 
         before = report_every(row, 1.0, 1.0 + REPAIR_AFTER_S - SCRAPE_S, queued=0, running=0)
@@ -223,7 +270,7 @@ class TestRepair:
         assert row.in_flight == 1
 
     def test_only_the_smallest_difference_seen_meanwhile_is_repaired(self) -> None:
-        row = row_with()
+        row = doubted_row()
         for number in range(3):
             send(row, f"r{number}", at=0.0)
 
@@ -234,7 +281,7 @@ class TestRepair:
         assert lost == ["r0"]
 
     def test_after_a_repair_the_next_loss_waits_as_long(self) -> None:
-        row = row_with()
+        row = doubted_row()
         send(row, "a", at=0.0)
         send(row, "b", at=0.0)
         first = report_every(row, 1.0, 1.0 + REPAIR_AFTER_S, queued=0, running=1)
@@ -245,7 +292,7 @@ class TestRepair:
         assert (first, too_soon, second) == (["a"], [], ["b"])
 
     def test_a_request_the_reports_cannot_have_seen_is_not_lost(self) -> None:
-        row = row_with()
+        row = doubted_row()
         report_every(row, 1.0, 4.0, queued=0, running=0)
         send(row, "a", at=4.0)
 
@@ -254,7 +301,7 @@ class TestRepair:
 
     @pytest.mark.parametrize(("queued", "running"), [(None, 0), (0, None), (None, None)])
     def test_a_server_that_does_not_say_both_counts_disproves_nothing(self, queued, running) -> None:
-        row = row_with()
+        row = doubted_row()
         send(row, "a", at=0.0)
 
         assert report_every(row, 1.0, 60.0, queued=queued, running=running) == []

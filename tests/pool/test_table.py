@@ -45,15 +45,16 @@ class TestView:
 
         assert [column.shape for column in (view.queued_requests, view.in_flight, view.eligible)] == [(0,)] * 3
 
-    def test_what_an_endpoint_did_not_say_is_nan_and_its_queue_is_what_we_sent(self) -> None:
-        pool = pool_of(queued=[None, 3], running=[6, None], kv=[None, 0.5])
-        send(pool, 0, "a")
-        send(pool, 0, "b")
+    def test_what_an_endpoint_did_not_say_is_nan_or_what_we_sent(self) -> None:
+        pool = pool_of(queued=[None, 1], running=[6, None], kv=[None, 0.5])
+        for number in range(4):
+            pool.dispatch(number % 2, f"r{number}", now=NOW - 1, prompt_tokens=0.0)
+        pool.report("e1", signals(queued=1, kv=0.5), started_at=NOW)
 
         view = pool.view(NOW)
 
-        assert view.queued_requests.tolist() == [2, 3]
-        assert view.running_requests == pytest.approx([6, NAN], nan_ok=True)
+        assert view.queued_requests.tolist() == [2, 1]
+        assert view.running_requests.tolist() == [6, 1]  # of the two we sent to the second one waits
         assert view.kv_utilization == pytest.approx([NAN, 0.5], nan_ok=True)
 
     def test_an_endpoint_that_never_reported_is_unknown_but_not_blocked(self) -> None:
@@ -77,7 +78,7 @@ class TestView:
     def test_a_missed_scrape_changes_nothing_but_the_age(self) -> None:
         pool = pool_of(queued=[4], running=[2], kv=[0.5])
 
-        pool.miss("e0", error="timed out", unreachable=False)
+        pool.miss("e0", error="timed out", reachable=None)
 
         view = pool.view(NOW)
         assert (view.queued_requests[0], view.running_requests[0], view.kv_utilization[0]) == (4, 2, 0.5)
@@ -116,6 +117,7 @@ class TestRelease:
     def test_a_lost_outcome_is_repaired_and_its_late_arrival_ignored(self) -> None:
         pool = pool_of(queued=[0], running=[0])
         send(pool, 0, "lost")
+        pool.doubt(NOW)
 
         for at in (NOW + 1, NOW + 1 + REPAIR_AFTER_S):
             pool.report("e0", signals(0, 0, at=at), started_at=at)
@@ -125,6 +127,49 @@ class TestRelease:
         assert repaired == [0]
         assert released is False
         assert pool.view(NOW).in_flight.tolist() == [0]
+
+
+class TestOrigin:
+    def test_a_request_is_found_by_where_it_came_from_until_it_ends(self) -> None:
+        pool = pool_of(queued=[0])
+        pool.dispatch(0, "a", now=NOW, prompt_tokens=0.0, origin=("10.0.9.9:5000", 7))
+        assert pool.id_from(("10.0.9.9:5000", 7)) == "a"
+        assert pool.id_from(("10.0.9.9:5000", 8)) == ""
+        assert pool.id_from(None) == ""
+
+        pool.release("a", now=NOW, answered_by=None)
+
+        assert pool.id_from(("10.0.9.9:5000", 7)) == ""
+
+    def test_of_two_from_the_same_place_the_later_is_found_and_both_can_end(self) -> None:
+        pool = pool_of(queued=[0])
+        for name in ("a", "b"):
+            pool.dispatch(0, name, now=NOW, prompt_tokens=0.0, origin="there")
+
+        assert pool.release("a", now=NOW, answered_by=None)
+        assert pool.id_from("there") == "b"
+        assert pool.release("b", now=NOW, answered_by=None)
+        assert pool.id_from("there") == ""
+
+    def test_with_its_endpoint_a_request_leaves_no_trace(self) -> None:
+        pool = pool_of(queued=[0])
+        pool.dispatch(0, "a", now=NOW, prompt_tokens=0.0, origin="there")
+
+        pool.set_endpoints([])
+
+        assert pool.id_from("there") == ""
+
+
+class TestDoubt:
+    def test_where_no_report_can_repair_the_count_it_is_dropped_at_once(self) -> None:
+        pool = pool_of(queued=[None, 0, 0], running=[None, None, 0], kv=[0.5, None, None])
+        for number in range(3):
+            pool.dispatch(number, f"r{number}", now=NOW, prompt_tokens=100.0)
+
+        pool.doubt(NOW)
+
+        assert pool.view(NOW).in_flight.tolist() == [0, 0, 1]
+        assert [pool.release(f"r{number}", now=NOW, answered_by=None) for number in range(3)] == [False, False, True]
 
 
 class TestEligibility:
@@ -186,22 +231,46 @@ class TestEligibility:
 
         assert eligible(pool, again + EJECTION_S) == [True]
 
-    def test_an_unreachable_endpoint_is_excluded_until_it_reports(self) -> None:
+    @pytest.mark.parametrize("reports", [True, False])
+    def test_an_unreachable_endpoint_is_excluded_until_it_is_there_whatever_it_says(self, reports) -> None:
         pool = pool_of(queued=[0, 0])
 
-        pool.miss("e0", error="refused", unreachable=True)
+        pool.miss("e0", error="refused", reachable=False)
         refused = eligible(pool, NOW + 1e6)
-        pool.miss("e0", error="timed out", unreachable=False)
+        pool.miss("e0", error="timed out", reachable=None)
         still = eligible(pool, NOW + 1e6)
-        pool.report("e0", signals(queued=0, at=NOW + 2e6), started_at=NOW + 2e6)
+        if reports:
+            pool.report("e0", signals(queued=0, at=NOW + 2e6), started_at=NOW + 2e6)
+        else:
+            pool.miss("e0", error="status 404", reachable=True)
 
         assert refused == still == [False, True]
         assert eligible(pool, NOW + 2e6) == [True, True]
 
+    def test_bad_answers_in_a_row_pass_an_endpoint_over_and_a_good_one_between_them_does_not(self) -> None:
+        pool = pool_of(queued=[0])
+        states = []
+        for number, well in enumerate([False, False, True, False, False, False]):
+            pool.dispatch(0, f"r{number}", now=NOW, prompt_tokens=0.0)
+            pool.release(f"r{number}", now=NOW, answered_by=address(0), well=well)
+            states.append(eligible(pool, NOW)[0])
+
+        assert states == [True] * 5 + [False]
+        assert eligible(pool, NOW + EJECTION_S) == [True]
+
+    def test_one_more_bad_answer_after_that_passes_it_over_for_longer(self) -> None:
+        pool = pool_of(queued=[0])
+        for number, at in enumerate([NOW, NOW, NOW, NOW + EJECTION_S]):
+            pool.dispatch(0, f"r{number}", now=at, prompt_tokens=0.0)
+            pool.release(f"r{number}", now=at, answered_by=address(0), well=False)
+
+        assert eligible(pool, NOW + 2.9 * EJECTION_S) == [False]
+        assert eligible(pool, NOW + 3 * EJECTION_S) == [True]
+
     def test_a_server_that_is_back_is_forgiven(self) -> None:
         pool = pool_of(queued=[0])
         fail(pool, 0, NOW)
-        pool.miss("e0", error="refused", unreachable=True)
+        pool.miss("e0", error="refused", reachable=False)
 
         pool.report("e0", signals(queued=0), started_at=NOW)
 
@@ -220,7 +289,7 @@ class TestEligibility:
         pool = pool_of(queued=[3])
 
         pool.report(name, signals(queued=9), started_at=NOW)
-        pool.miss(name, error="refused", unreachable=True)
+        pool.miss(name, error="refused", reachable=False)
 
         assert pool.view(NOW).queued_requests.tolist() == [3]
         assert eligible(pool) == [True]
@@ -292,7 +361,7 @@ class TestState:
 
         fail(pool, 1, NOW)
         states.append(pool.state(known, NOW))
-        pool.miss("e1", error="refused", unreachable=True)
+        pool.miss("e1", error="refused", reachable=False)
         states.append(pool.state(known, NOW))
 
         assert states == ["unknown", "ready", "stale", "ejected", "unreachable"]

@@ -18,7 +18,7 @@ from tidegate.cli.endpoints import endpoint_source
 from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.access_log import AccessLogService
 from tidegate.gateway.admin import admin_app
-from tidegate.gateway.envoy.endpoints import write_endpoints
+from tidegate.gateway.envoy.endpoints import read_addresses, write_endpoints
 from tidegate.gateway.ext_authz import AuthorizationService
 from tidegate.gateway.ext_proc import ExternalProcessorService
 from tidegate.gateway.serving import Health, serving_grpc, serving_http
@@ -79,7 +79,8 @@ def picker(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     source = endpoint_source(urls or [], endpoints)
-    source.read()  # a bad file is fatal now; later it only keeps the endpoints as they are
+    if not envoy_endpoints:  # Under `up`, which has checked the file, this may be a restart while the file is bad.
+        source.read()
     on = f"[{host}]" if ":" in host else host
     with contextlib.suppress(asyncio.CancelledError):
         uvloop.run(
@@ -125,7 +126,8 @@ async def _serve(
         await synced.wait()
         await health.ready()
 
-    discovery = Discovery(source, apply)
+    known_addresses = read_addresses(envoy_endpoints) if envoy_endpoints else {}
+    discovery = Discovery(source, apply, known_addresses=known_addresses)
     services = [
         AuthorizationService(_director(pool, destinations=OWN_DESTINATIONS, tracked=True), clock).handler(),
         ExternalProcessorService(_director(pool, destinations=1, tracked=False), clock).handler(),

@@ -6,14 +6,17 @@ Outcomes path: StreamAccessLogs → **Outcome** → Outcomes
 from collections.abc import AsyncIterator, Callable
 
 import grpc
-from envoy.config.core.v3 import address_pb2
 from envoy.data.accesslog.v3 import accesslog_pb2 as accesslog
 from envoy.service.accesslog.v3 import als_pb2 as als
 
-from tidegate.gateway.names import AUTHZ_METADATA, DECISION_ID
-from tidegate.pool.outcomes import Outcome, Outcomes, Result
+from tidegate.gateway.names import AUTHZ_METADATA, DECISION_ID, TTFT_TAG, USAGE_TAGS
+from tidegate.gateway.origin import address_of, origin_of
+from tidegate.pool.outcomes import NO_USAGE, Outcome, Outcomes, Result, TokenUsage
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+
+MAX_DIGITS = 15
+"""A longer number is no count of anything that happened."""
 
 
 class AccessLogService:
@@ -35,21 +38,29 @@ class AccessLogService:
     async def stream_access_logs(
         self, messages: AsyncIterator[als.StreamAccessLogsMessage], context: object
     ) -> als.StreamAccessLogsResponse:
-        """Take one worker's stream of batches."""
-        async for message in messages:
-            now = self._clock()
-            for entry in message.http_logs.log_entry:
-                self._outcomes.take(parse_entry(entry), now)
+        """Take one worker's stream of batches. It ends when Envoy does, or breaks: then what it held back is lost."""
+        try:
+            async for message in messages:
+                now = self._clock()
+                for entry in message.http_logs.log_entry:
+                    self._outcomes.take(parse_entry(entry), now)
+        finally:
+            self._outcomes.doubt(self._clock())
         return als.StreamAccessLogsResponse()
 
 
 def parse_entry(entry: accesslog.HTTPAccessLogEntry) -> Outcome:
     """Return what one log entry tells."""
     common = entry.common_properties
+    served_by = address_of(common.upstream_remote_address)
     return Outcome(
         decision_id=_decision_id(common),
-        served_by=_address(common.upstream_remote_address),
-        result=_result(common.response_flags, entry.response.response_code.value),
+        origin=origin_of(common.downstream_remote_address, common.start_time),
+        served_by=served_by,
+        result=_result(common.response_flags, entry.response.response_code.value, served=bool(served_by)),
+        attempts=common.upstream_request_attempt_count,
+        ttft_s=_ttft_s(entry),
+        usage=_usage(common),
     )
 
 
@@ -61,23 +72,38 @@ def _decision_id(common: accesslog.AccessLogCommon) -> str:
     return str(fields[DECISION_ID].string_value) if DECISION_ID in fields else ""
 
 
-def _address(address: address_pb2.Address) -> str:
-    socket = address.socket_address
-    if not socket.address:
-        return ""
-    return (
-        f"[{socket.address}]:{socket.port_value}" if ":" in socket.address else f"{socket.address}:{socket.port_value}"
-    )
-
-
-def _result(flags: accesslog.ResponseFlags, status: int) -> Result:
+def _result(flags: accesslog.ResponseFlags, status: int, *, served: bool) -> Result:
+    """Return how it went. `served`: whether a server was tried; without one, the answer was Envoy's own."""
     if flags.HasField("unauthorized_details"):
         return Result.DENIED
     if flags.downstream_connection_termination or flags.downstream_remote_reset:
         return Result.ABORTED
-    died = flags.upstream_connection_termination or flags.upstream_remote_reset or flags.upstream_protocol_error
-    if died and status < 500:
+    cut = flags.upstream_connection_termination or flags.upstream_remote_reset or flags.upstream_protocol_error
+    if (cut or flags.stream_idle_timeout) and status < 500:
         return Result.BROKEN
-    if died or flags.no_healthy_upstream or flags.upstream_connection_failure or flags.upstream_retry_limit_exceeded:
+    if cut or flags.no_healthy_upstream or flags.upstream_connection_failure:
         return Result.UNSERVED
+    if not served:
+        return Result.DENIED
+    if flags.downstream_protocol_error:
+        return Result.ABORTED
     return Result.SERVER_ERROR if status >= 500 else Result.ANSWERED
+
+
+def _ttft_s(entry: accesslog.HTTPAccessLogEntry) -> float | None:
+    """Return the time to first token, where the answer is a stream: elsewhere the first byte is not a token."""
+    if not entry.response.response_headers.get("content-type", "").startswith("text/event-stream"):
+        return None
+    microseconds = _count(entry.common_properties, TTFT_TAG)
+    return None if microseconds is None else microseconds / 1e6
+
+
+def _usage(common: accesslog.AccessLogCommon) -> TokenUsage:
+    counts = {tag: _count(common, tag) for tag in USAGE_TAGS}
+    return TokenUsage(**counts) if any(count is not None for count in counts.values()) else NO_USAGE
+
+
+def _count(common: accesslog.AccessLogCommon, tag: str) -> int | None:
+    """Return the value of a custom tag; None where it is missing or not a count ("-": Envoy knows none)."""
+    text = common.custom_tags.get(tag, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None

@@ -11,6 +11,7 @@ from google.protobuf import struct_pb2
 
 from tidegate.gateway.body_length import body_length
 from tidegate.gateway.names import DECISION_ID, DESTINATION
+from tidegate.gateway.origin import origin_of
 from tidegate.picker.director import Director
 from tidegate.picker.request import InferenceRequest
 
@@ -57,8 +58,10 @@ def parse_check(request: auth.CheckRequest) -> InferenceRequest:
 
     The declared length counts, because the body may be cut and Envoy's own `size` then says so wrongly.
     """
-    http = request.attributes.request.http
+    attributes = request.attributes
+    http = attributes.request.http
     return InferenceRequest(
         path=http.path.partition("?")[0],
         body_bytes=body_length(http.headers.get("content-length", ""), seen=len(http.raw_body)),
+        origin=origin_of(attributes.source.address, attributes.request.time),
     )

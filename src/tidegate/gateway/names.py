@@ -7,6 +7,11 @@ DECISION_ID = "tidegate-decision"
 AUTHZ_METADATA = "envoy.filters.http.ext_authz"
 """Where Envoy keeps the dynamic metadata of a Check's answer."""
 
+TTFT_TAG = "ttft_us"
+"""Custom tag of the access log: from the request's last byte to the answer's first; microseconds."""
+USAGE_TAGS = ("prompt_tokens", "completion_tokens", "cached_tokens")
+"""Custom tags of the access log, each named as its field of TokenUsage."""
+
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET = "x-gateway-destination-endpoint-subset"
 """The endpoints that another gateway allows: a list of `ip:port` in that namespace. Source: GIE proposal 004."""

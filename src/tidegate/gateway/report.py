@@ -1,9 +1,10 @@
 """The state of a picker as people and Prometheus read it."""
 
 from collections.abc import Iterator, Sequence
+from math import inf
 
 import msgspec
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from tidegate.pool.outcomes import Outcomes
 from tidegate.pool.row import Row
@@ -80,8 +81,17 @@ def _report_row(pool: Pool, row: Row, served: int, now: float) -> EndpointReport
 
 
 def render_metrics(pool: Pool, outcomes: Outcomes, now: float) -> Iterator[Metric]:
-    """Yield the picker's metric families. Labels are endpoint names and our own words, so their number is bounded."""
+    """Yield the picker's metric families. Labels are endpoint names and our own words."""
     reports = report_pool(pool, outcomes, now).endpoints
+    yield from _outcomes(outcomes)
+    picks = CounterMetricFamily("tidegate_picks", "Requests sent to the endpoint.", labels=["endpoint"])
+    for report in reports:
+        picks.add_metric([report.name], report.picks)
+    yield picks
+    yield from _gauges(reports)
+
+
+def _outcomes(outcomes: Outcomes) -> Iterator[Metric]:
     ended = CounterMetricFamily(
         "tidegate_outcomes",
         "Requests that ended, by the endpoint that served them last.",
@@ -90,14 +100,21 @@ def render_metrics(pool: Pool, outcomes: Outcomes, now: float) -> Iterator[Metri
     for (name, result), count in sorted(outcomes.counts.items()):
         ended.add_metric([name, result], count)
     yield ended
+    yield CounterMetricFamily("tidegate_retries", "Attempts after the first, of all requests.", value=outcomes.retries)
     yield CounterMetricFamily(
         "tidegate_unpicked_requests", "Requests that Envoy placed without this picker.", value=outcomes.unpicked
     )
-    picks = CounterMetricFamily("tidegate_picks", "Requests sent to the endpoint.", labels=["endpoint"])
-    for report in reports:
-        picks.add_metric([report.name], report.picks)
-    yield picks
-    yield from _gauges(reports)
+    ttft = HistogramMetricFamily(
+        "tidegate_ttft_seconds", "Of streams: from a request's last byte to the answer's first.", labels=["endpoint"]
+    )
+    for name, histogram in sorted(outcomes.ttft.items()):
+        buckets = [("+Inf" if bound == inf else repr(bound), float(n)) for bound, n in histogram.cumulative()]
+        ttft.add_metric([name], buckets, histogram.sum)
+    yield ttft
+    tokens = CounterMetricFamily("tidegate_tokens", "Tokens that servers say they used.", labels=["endpoint", "type"])
+    for (name, kind), count in sorted(outcomes.tokens.items()):
+        tokens.add_metric([name, kind], count)
+    yield tokens
 
 
 def _gauges(reports: Sequence[EndpointReport]) -> Iterator[Metric]:

@@ -59,5 +59,12 @@ class Director:
         if not rows:
             return None
         decision = Decision(f"{self._id_prefix}{next(self._sequence)}", [view.endpoints[row].address for row in rows])
-        self._pool.dispatch(rows[0], decision.id, now=now, prompt_tokens=request.prompt_tokens, tracked=self._tracked)
+        self._pool.dispatch(
+            rows[0],
+            decision.id,
+            now=now,
+            prompt_tokens=request.prompt_tokens,
+            tracked=self._tracked,
+            origin=request.origin,
+        )
         return decision

@@ -1,6 +1,6 @@
 """What the decision may know of a request. Grows only with what a configured plugin needs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 
 BYTES_PER_TOKEN = 4
@@ -17,6 +17,9 @@ class InferenceRequest:
     """Length of the whole body, of which we may have seen only the beginning."""
     subset: Collection[str] | None = None
     """`ip:port` (or bare `ip`) of the only endpoints the gateway allows; None: any."""
+
+    origin: Hashable = None
+    """What tells it from all other requests at the gateway; None: nothing that its outcome will say, too."""
 
     @property
     def prompt_tokens(self) -> float:

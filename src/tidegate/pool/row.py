@@ -1,7 +1,9 @@
 """One endpoint's row: its last report, and what we did since that the report cannot have seen."""
 
 from collections import OrderedDict, deque
+from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import islice
 
 from tidegate.pool.endpoint import Endpoint
 from tidegate.protocol.signals import LoadSignals
@@ -12,12 +14,20 @@ VISIBILITY_LAG_S = 0.05
 Too short, a burst is forgotten at the next scrape; too long, a request counts twice until the scrape after that.
 """
 REPAIR_AFTER_S = 2.0
-"""How long a server must report fewer requests than we count before the difference is taken for lost outcomes."""
+"""How long a server must report fewer requests than we count before the difference is taken for lost outcomes.
+
+Holds for requests whose end may not have been told: the log of outcomes broke off after they were sent.
+"""
+UNDOUBTED_REPAIR_AFTER_S = 120.0
+"""The same for all other requests. A server's figures may stand still while it works: trtllm-serve's do after a pause
+until a request finishes, and everybody's do during a long prefill."""
 UNTRACKED_S = 10.0
 """How long a request whose end will not be told counts at an endpoint that does not report."""
 EJECTION_S = 1.0
 """How long an endpoint that failed a request is passed over; doubled by each failure in a row."""
 MAX_EJECTION_S = 30.0
+STUMBLES = 3
+"""Bad answers in a row after which an endpoint is passed over. One alone may be the fault of its request."""
 
 NAN = float("nan")
 
@@ -31,6 +41,8 @@ class Dispatch:
     prompt_tokens: float
     tracked: bool = True
     """Whether its end will be told. If not, it counts until a report has seen it."""
+    origin: Hashable = None
+    """What tells it from all other requests at the gateway, besides the id; None: nothing."""
 
 
 class Row:
@@ -44,6 +56,7 @@ class Row:
         self.error = ""
         self.picks = 0
         self.failures = 0
+        self._stumbles = 0
         self.ejected_until = float("-inf")
         self._unseen: OrderedDict[str, Dispatch] = OrderedDict()  # sent after the last report was asked for
         self._seen: OrderedDict[str, Dispatch] = OrderedDict()  # counted by the last report
@@ -51,6 +64,7 @@ class Row:
         self._ended: deque[float] = deque()  # ends of seen requests since the last report was asked for
         self._excess_since: float | None = None
         self._excess = 0
+        self._doubted_at = float("-inf")
 
     @property
     def in_flight(self) -> int:
@@ -81,10 +95,37 @@ class Row:
             self.ejected_until = now + min(EJECTION_S * 2**doublings, MAX_EJECTION_S)
             self.failures += 1
 
+    def stumble(self, now: float) -> None:
+        """Note a bad answer: broken off, or a server error. Several in a row eject the endpoint.
+
+        It would otherwise look idle, and draw all traffic, because it fails so fast.
+        """
+        self._stumbles += 1
+        if self._stumbles >= STUMBLES:
+            self.eject(now)
+
+    def answer_well(self) -> None:
+        """Note a good answer."""
+        self.failures = self._stumbles = 0
+
     def forgive(self) -> None:
         """Let requests go there again."""
-        self.failures = 0
+        self.answer_well()
         self.ejected_until = float("-inf")
+
+    def doubt(self, now: float) -> list[Dispatch]:
+        """Note that the ends of requests sent so far may not be told; returns those forgotten at once.
+
+        Where reports tell how many requests there are, they will repair the count. Elsewhere nothing ever would.
+        """
+        self._doubted_at = now
+        if self.signals is not None and _counts_requests(self.signals):
+            return []
+        forgotten = [*self._seen.values(), *self._unseen.values()]
+        self._seen.clear()
+        self._unseen.clear()
+        self._unseen_tokens = 0.0
+        return forgotten
 
     def correct(self, signals: LoadSignals, started_at: float) -> list[Dispatch]:
         """Take a report asked for at `started_at`; returns the dispatches that no outcome will end any more."""
@@ -113,7 +154,9 @@ class Row:
         waiting, batch = signals.queued_requests, signals.running_requests
         queued = NAN if waiting is None else max(0, waiting + change)
         running = NAN if batch is None else max(0, batch + min(0, (waiting or 0) + change))
-        if waiting is not None and batch is not None:
+        if waiting is not None:
+            if batch is None:
+                running = max(0, self.in_flight - queued)
             # Engines publish when an iteration ends. During a long prefill the figures are old however fresh the
             # scrape, but what we sent and have not seen end must be there: what does not run, waits.
             queued = max(queued, self.in_flight - running)
@@ -133,16 +176,27 @@ class Row:
 
     def _repair(self, signals: LoadSignals) -> list[Dispatch]:
         """Return and forget the oldest requests that the server, report after report, does not have."""
-        if signals.queued_requests is None or signals.running_requests is None:
+        if not _counts_requests(signals):
             return []
-        excess = len(self._seen) - signals.queued_requests - signals.running_requests
+        excess = len(self._seen) - (signals.queued_requests or 0) - (signals.running_requests or 0)
         if excess <= 0:
             self._excess_since = None
             return []
         if self._excess_since is None:
             self._excess_since, self._excess = signals.observed_at, excess
         self._excess = min(self._excess, excess)
-        if signals.observed_at - self._excess_since < REPAIR_AFTER_S:
+        waited_s = signals.observed_at - self._excess_since
+        if waited_s < REPAIR_AFTER_S:
             return []
-        self._excess_since = None
-        return [self._seen.popitem(last=False)[1] for _ in range(self._excess)]
+        oldest = list(islice(self._seen.values(), self._excess))
+        if waited_s < UNDOUBTED_REPAIR_AFTER_S:
+            oldest = [dispatch for dispatch in oldest if dispatch.at <= self._doubted_at]
+        if oldest:
+            self._excess_since = None
+        for dispatch in oldest:
+            del self._seen[dispatch.id]
+        return oldest
+
+
+def _counts_requests(signals: LoadSignals) -> bool:
+    return signals.queued_requests is not None and signals.running_requests is not None

@@ -10,12 +10,13 @@ Request path:   **Pool.view** → filters, scorers, picker → **Pool.dispatch**
 Outcomes path:  outcome → **Pool.release**
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.pool.dispatches import Dispatches
 from tidegate.pool.endpoint import Endpoint
 from tidegate.pool.row import Dispatch, Row
 from tidegate.protocol.signals import LoadSignals
@@ -35,7 +36,7 @@ class PoolView:
     queued_requests: FloatArray
     """Requests waiting there now, predicted from the last report; where that is stale or missing, all of ours."""
     running_requests: FloatArray
-    """Requests in the running batch, predicted; NaN where the last report is stale or missing."""
+    """Requests in the running batch, predicted, or ours that do not wait; NaN where there is no fresh report."""
     kv_utilization: FloatArray
     """Used / total KV-cache blocks in [0, 1], with the prompts dispatched since; NaN where stale or missing."""
     in_flight: FloatArray
@@ -64,7 +65,7 @@ class Pool:
         self._by_name: dict[str, Row] = {}
         self._by_address: dict[str, Row] = {}
         self._rows_by_ip: dict[str, list[Row]] = {}
-        self._dispatches: dict[str, tuple[Row, Dispatch]] = {}
+        self._dispatches = Dispatches()
         self._endpoints: tuple[Endpoint, ...] = ()
         self._allocate(0)
 
@@ -90,8 +91,7 @@ class Pool:
         """Replace the members. An endpoint that stays keeps its row's history; one that left takes its with it."""
         self._endpoints = tuple(endpoints)
         self._rows = [self._row_of(endpoint) for endpoint in self._endpoints]
-        kept = set(map(id, self._rows))
-        self._dispatches = {key: value for key, value in self._dispatches.items() if id(value[0]) in kept}
+        self._dispatches.keep(self._rows)
         self._by_name = {row.endpoint.name: row for row in self._rows}
         self._by_address = {row.endpoint.address: row for row in self._rows}
         self._rows_by_ip = {}
@@ -106,18 +106,20 @@ class Pool:
         """Take one scrape's signals; `started_at` is when it was asked for. A name that has left is ignored."""
         if (row := self._by_name.get(name)) is None:
             return
-        for lost in row.correct(signals, started_at):
-            del self._dispatches[lost.id]
+        self._dispatches.discard(row.correct(signals, started_at))
         if row.error:  # it is back: whatever failed before says nothing of it now
             row.forgive()
         row.reachable, row.error = True, ""
         self._write(row)
 
-    def miss(self, name: str, *, error: str, unreachable: bool) -> None:
-        """Note that a scrape failed: the last report ages. `unreachable`: the serving port itself refused."""
+    def miss(self, name: str, *, error: str, reachable: bool | None) -> None:
+        """Note that a scrape failed: the last report ages.
+
+        `reachable`: whether the serving port took the connection; None when that was not tried, or cannot be told.
+        """
         if (row := self._by_name.get(name)) is not None:
             row.error = error
-            row.reachable = row.reachable and not unreachable
+            row.reachable = row.reachable if reachable is None else reachable
             self._write(row)
 
     def view(self, now: float) -> PoolView:
@@ -133,36 +135,58 @@ class Pool:
             eligible=self._ineligible_until <= now,
         )
 
-    def dispatch(self, index: int, dispatch_id: str, *, now: float, prompt_tokens: float, tracked: bool = True) -> None:
+    def dispatch(
+        self,
+        index: int,
+        dispatch_id: str,
+        *,
+        now: float,
+        prompt_tokens: float,
+        tracked: bool = True,
+        origin: Hashable = None,
+    ) -> None:
         """Count a request as sent to the endpoint of row `index`.
 
         `prompt_tokens` may be an estimate. `tracked`: `release` will tell its end; otherwise it counts until a report
-        has seen it.
+        has seen it. `origin`: what else it can be found by, see `id_from`.
         """
         row = self._rows[index]
-        dispatch = Dispatch(dispatch_id, now, prompt_tokens, tracked)
-        self._dispatches[dispatch_id] = (row, dispatch)
-        for expired in row.add(dispatch):
-            del self._dispatches[expired.id]
+        dispatch = Dispatch(dispatch_id, now, prompt_tokens, tracked, origin)
+        self._dispatches.add(row, dispatch)
+        self._dispatches.discard(row.add(dispatch))
         self._write(row)
 
-    def release(self, dispatch_id: str, *, now: float, answered_by: str | None) -> bool:
+    def id_from(self, origin: Hashable) -> str:
+        """Return the id of the request in flight that came from there; empty when there is none."""
+        return self._dispatches.id_from(origin)
+
+    def release(self, dispatch_id: str, *, now: float, answered_by: str | None, well: bool = True) -> bool:
         """Count a request as ended, once; False when the id is not, or no longer, known.
 
         `answered_by`: the `ip:port` that answered, "" when none did, None when that cannot be told (the client left).
-        An endpoint whose request another had to answer, or none did, is passed over for a while.
+        `well`: whether that answer was whole, and no server error. An endpoint is passed over for a while when another
+        had to answer its request, or none did, and when it gives several bad answers in a row.
         """
-        known = self._dispatches.pop(dispatch_id, None)
+        known = self._dispatches.pop(dispatch_id)
         if known is None:
             return False
         row, dispatch = known
         row.remove(dispatch, now)
         if answered_by == row.endpoint.address:
-            row.failures = 0
+            if well:
+                row.answer_well()
+            else:
+                row.stumble(now)
         elif answered_by is not None:
             row.eject(now)
         self._write(row)
         return True
+
+    def doubt(self, now: float) -> None:
+        """Note that the ends of requests sent so far may not be told, so that reports repair the counts soon."""
+        for row in self._rows:
+            self._dispatches.discard(row.doubt(now))
+            self._write(row)
 
     def state(self, row: Row, now: float) -> str:
         """Return what a person should know: ready, stale, unknown (never reported), ejected or unreachable."""

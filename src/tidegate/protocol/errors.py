@@ -43,6 +43,12 @@ class ScrapeFailure(StrEnum):
     """The body is no exposition, or holds nothing of the engine."""
 
 
+_FROM_THE_SERVER = frozenset(
+    {ScrapeFailure.NOT_HTTP, ScrapeFailure.TOO_LARGE, ScrapeFailure.BAD_STATUS, ScrapeFailure.NOT_AN_EXPOSITION}
+)
+"""What only a server that is there can have sent."""
+
+
 class ScrapeError(TidegateError):
     """A model server did not give its metrics: unreachable, slow, refused, too large, or not an exposition.
 
@@ -54,6 +60,13 @@ class ScrapeError(TidegateError):
         self.reason = reason
         self.url = url
         super().__init__(f"{url}: {problem}" if url else problem)
+
+    @property
+    def server_reachable(self) -> bool | None:
+        """Whether the serving port took the connection; None when that was not tried, or cannot be told."""
+        if self.unreachable:
+            return False
+        return True if self.reason in _FROM_THE_SERVER else None
 
     @property
     def unreachable(self) -> bool:

@@ -145,7 +145,7 @@ async def gateway(*arguments: str) -> AsyncIterator[Gateway]:
 @contextlib.asynccontextmanager
 async def _running(*arguments: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tidegate", *arguments),
+        *(sys.executable, "-P", "-m", "tidegate", *arguments),
         stdout=PIPE,
         stderr=STDOUT,
         env=environment(),

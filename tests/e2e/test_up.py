@@ -114,7 +114,7 @@ async def on_a_terminal(*arguments: str) -> AsyncIterator[tuple[Process, Callabl
     """Run `tidegate up` on a terminal of its own; yields it, what reads the screen so far, and the keyboard."""
     keyboard, terminal = os.openpty()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tidegate", "up", "--port", "0", "--admin-port", "0", *arguments),
+        *(sys.executable, "-P", "-m", "tidegate", "up", "--port", "0", "--admin-port", "0", *arguments),
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
@@ -159,6 +159,15 @@ async def test_on_a_terminal_it_shows_a_live_table_and_ends_with_ctrl_c() -> Non
             assert await asyncio.wait_for(process.wait(), 5) == 0
     assert len(family) == 2
     assert not alive(family)
+
+
+async def test_modules_of_the_current_directory_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "random.py").write_text("raise ImportError('not the one of the standard library')")
+    monkeypatch.chdir(tmp_path)
+    async with gateway("--demo", "1") as up:
+        await up.ready()
 
 
 async def test_without_a_terminal_it_logs_lines() -> None:

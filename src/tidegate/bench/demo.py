@@ -6,7 +6,6 @@ Same arrivals, same seed, same Envoy; the servers are restarted between the runs
 import asyncio
 import contextlib
 import random
-import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from tidegate.bench.fleet import simulated_fleet
 from tidegate.bench.report import RunSummary, render_comparison, summarize, verdict
 from tidegate.bench.workload import Arrival, PromptMix, SharedPrefixes, TokenLengths, bursty_workload
 from tidegate.gateway.local import LocalGateway, free_port
+from tidegate.gateway.process import own_command
 from tidegate.protocol.errors import TidegateError
 
 MODEL = "tensorrt_llm"
@@ -139,7 +139,7 @@ async def _gateway(
         envoy=envoy,
         host="127.0.0.1",
         port=free_port("127.0.0.1", 0, fix=""),
-        picker_argv=[sys.executable, "-m", "tidegate", "picker", *servers],
+        picker_argv=own_command("picker", *servers),
         steered=steered,
         say=lambda message: console.print(message, style="yellow", highlight=False),
     )

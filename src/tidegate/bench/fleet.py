@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 import re
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from tidegate.gateway.process import Program, running, stop
+from tidegate.gateway.process import Program, own_command, running, stop
 from tidegate.protocol.errors import TidegateError
 
 START_TIMEOUT_S = 30.0
@@ -31,7 +30,7 @@ async def simulated_fleet(count: int, directory: Path, options: Sequence[str] = 
 
 def _program(number: int, directory: Path, options: Sequence[str]) -> Program:
     name = f"sim-{number}"
-    argv = [sys.executable, "-m", "tidegate", "sim", "--port", "0", "--name", name, *options]
+    argv = own_command("sim", "--port", "0", "--name", name, *options)
     return Program(name, argv, directory / f"{name}.log")
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import shutil
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from tidegate.cli.endpoints import endpoint_source
 from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.envoy.binary import find_envoy
 from tidegate.gateway.local import LocalGateway, free_port
+from tidegate.gateway.process import own_command
 from tidegate.protocol.errors import ConfigError
 
 app = typer.Typer(add_completion=False)
@@ -93,7 +93,7 @@ async def _run(
     cancel_on_signals()
     dashboard = Dashboard(Console())
     async with _model_servers(demo, directory, dashboard) as simulated:
-        picker_argv = [sys.executable, "-m", "tidegate", "picker", *picker_options, *simulated]
+        picker_argv = own_command("picker", *picker_options, *simulated)
         gateway = LocalGateway(
             directory,
             envoy=envoy,

@@ -29,6 +29,14 @@ LAST_WORDS_BYTES = 2000
 _PR_SET_PDEATHSIG = 1
 
 
+def own_command(*arguments: str) -> list[str]:
+    """Return the command line of a `tidegate` like this one.
+
+    -P: otherwise Python imports from the current directory first, and a user's random.py there ends the picker.
+    """
+    return [sys.executable, "-P", "-m", "tidegate", *arguments]
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """What to run, and where what it says goes."""

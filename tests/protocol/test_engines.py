@@ -3,7 +3,8 @@
 import pytest
 
 from tidegate.protocol.engines import ENGINES, SeriesLabel, SeriesValue, detect_engine, engine_named
-from tidegate.protocol.errors import ConfigError
+from tidegate.protocol.errors import ConfigError, ScrapeError
+from tidegate.protocol.exposition import MAX_LINES
 from tidegate.protocol.selectors import parse_selector
 
 
@@ -39,6 +40,20 @@ def test_a_triton_whose_backend_publishes_vllm_families_is_a_triton() -> None:
 )
 def test_an_engine_is_not_seen_where_it_is_only_spoken_of(exposition: bytes) -> None:
     assert detect_engine(exposition) is None
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_of_several_engines_the_first_in_their_order_is_seen_wherever_it_is(reverse: bool) -> None:
+    engines = list(ENGINES.values())
+    for number, first in enumerate(engines):
+        lines = [f"{engine.prefix}x 1\n".encode() for engine in engines[number:]]
+
+        assert detect_engine(b"".join(reversed(lines) if reverse else lines)) is first
+
+
+def test_an_exposition_of_too_many_lines_is_refused_without_looking_for_engines() -> None:
+    with pytest.raises(ScrapeError, match=f"more than {MAX_LINES} lines"):
+        detect_engine(b"\n" * MAX_LINES + b"\nvllm:x 1")
 
 
 def test_engines_are_found_by_name() -> None:

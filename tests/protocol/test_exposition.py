@@ -1,5 +1,6 @@
 """The exposition scanner reads what prometheus_client reads, of the families asked for, and nothing else."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -9,8 +10,18 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tidegate.protocol.errors import ScrapeError
-from tidegate.protocol.exposition import MAX_LABELS, MAX_LINE_BYTES, MAX_SAMPLES, Sample, scan
+from tidegate.protocol.errors import ScrapeError, ScrapeFailure
+from tidegate.protocol.exposition import (
+    MAX_LABELS,
+    MAX_LINE_BYTES,
+    MAX_LINES,
+    MAX_READ_BYTES,
+    MAX_SAMPLES,
+    Sample,
+    first_mentioned,
+    mentions,
+    scan,
+)
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "metrics"
 EXPOSITIONS = sorted(path for path in FIXTURES.glob("*/*.txt") if not path.name.endswith(".headers.txt"))
@@ -96,6 +107,7 @@ def test_every_spelling_of_nan_is_read(line: bytes) -> None:
     [
         (rb'{model="a,b}c # \"d\" \\ {e=1",engine="0"}', {"model": 'a,b}c # "d" \\ {e=1', "engine": "0"}),
         (rb'{a="line\nbreak",b="\t stays",c="\\n stays"}', {"a": "line\nbreak", "b": "\\t stays", "c": "\\n stays"}),
+        (rb'{a="\\\n",b="\\\\n",c="\\\"",d="\t\\\\"}', {"a": "\\\n", "b": "\\\\n", "c": '\\"', "d": "\\t\\\\"}),
         (rb'{ a = "x" , b="" , }', {"a": "x", "b": ""}),
         ('{a="über"}'.encode(), {"a": "über"}),
         (b'{a="\xff"}', {"a": "�"}),
@@ -143,17 +155,54 @@ def test_lines_labels_and_series_beyond_the_limits_are_errors() -> None:
     for exposition, problem in [
         (b'waiting{a="%s"} 1' % (b"x" * MAX_LINE_BYTES), "longer than"),
         (b"waiting{%s} 1" % too_many_labels.encode(), "labels"),
-        (b"waiting 1\n" * (MAX_SAMPLES + 1), "series"),
+        (b"waiting 1\n" * (MAX_SAMPLES + 1), f"more than {MAX_SAMPLES} series .*, such as waiting"),
     ]:
         with pytest.raises(ScrapeError, match=problem):
             scan(exposition, ["waiting"])
 
 
+@pytest.mark.parametrize("label_bytes", [200, 10_000, MAX_LINE_BYTES - 100])
+def test_lines_asked_for_are_read_up_to_a_limit_on_all_their_bytes(label_bytes: int) -> None:
+    line = b'waiting{a="%s"} 1\n' % (b"x" * label_bytes)
+    fitting = MAX_READ_BYTES // (len(line) - 1)
+
+    assert len(scan(line * fitting + b"other 1\n" * 9000, ["waiting"])) == fitting
+    with pytest.raises(ScrapeError, match=f"more than {MAX_READ_BYTES} bytes of series .*, such as waiting") as caught:
+        scan(line * (fitting + 1), ["waiting"])
+    assert caught.value.reason is ScrapeFailure.TOO_LARGE
+
+
+def test_lines_of_other_families_are_limited_in_number_only() -> None:
+    lines = b"\n" * (MAX_LINES - 1) + b"other" * 400_000
+
+    assert (scan(lines, ["waiting"]), mentions(lines, "waiting")) == ([], False)
+    for look in (lambda text: scan(text, ["waiting"]), lambda text: mentions(text, "waiting")):
+        with pytest.raises(ScrapeError, match=f"more than {MAX_LINES} lines") as caught:
+            look(b"\n\n" + lines)
+        assert caught.value.reason is ScrapeFailure.TOO_LARGE
+
+
+def test_thousands_of_series_as_vllm_leaves_them_for_lora_adapters_are_read() -> None:
+    labels = 'max_lora="4",running_lora_adapters="org/adapter-%04d",waiting_lora_adapters=""'
+    exposition = "".join(f"vllm:lora_requests_info{{{labels % number}}} 1.7955e+09\n" for number in range(2500))
+
+    assert len(scan(exposition.encode(), ["vllm:lora_requests_info"])) == 2500
+
+
+@given(st.lists(st.sampled_from(["a_x 1", "# TYPE b_x gauge", "b_", "# HELP ab_x", " c_x{} 1", "x a_", "", "# a_x"])))
+def test_of_several_prefixes_the_first_in_their_order_is_found_wherever_it_is(lines: list[str]) -> None:
+    exposition = "\n".join(lines).encode()
+
+    for prefixes in itertools.permutations(["a_", "b_", "ab_", "a", "c_"]):
+        mentioned = [prefix for prefix in prefixes if mentions(exposition, prefix)]
+        assert first_mentioned(exposition, prefixes) == (mentioned[0] if mentioned else None)
+
+
 @pytest.mark.parametrize(
     "hostile",
     [
-        b"\n" * 4_000_000,
-        b"\n waiting_" * 400_000,
+        b"\n" * (MAX_LINES - 2),
+        b"\n waiting_" * (MAX_LINES - 2),
         b" " * 4_000_000,
         b"\n" + b" \t" * 2_000_000,
         b"waiting" * 600_000,

@@ -288,6 +288,15 @@ async def test_a_body_of_20_mb_is_cut_off_at_the_limit(serve: Serve, head: bytes
         await cut_off.wait()
 
 
+async def test_a_body_is_limited_to_what_is_scanned_in_some_tens_of_milliseconds(serve: Serve) -> None:
+    port = await serve(answering(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * 2**20 + 1)))
+    connection = HttpConnection("127.0.0.1", port, timeout_s=DEADLINE_S)
+
+    with pytest.raises(ScrapeError, match="the body exceeds 2097152 bytes") as caught:
+        await connection.get("/metrics")
+    assert caught.value.reason is ScrapeFailure.TOO_LARGE
+
+
 async def test_after_a_failure_the_next_get_begins_anew(serve: Serve) -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await reader.readuntil(b"\r\n\r\n"):

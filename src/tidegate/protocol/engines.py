@@ -11,7 +11,7 @@ from functools import cached_property
 from types import MappingProxyType
 
 from tidegate.protocol.errors import ConfigError
-from tidegate.protocol.exposition import mentions
+from tidegate.protocol.exposition import first_mentioned
 from tidegate.protocol.selectors import Selector, parse_selector
 
 
@@ -97,8 +97,12 @@ def detect_engine(exposition: bytes) -> EngineMapping | None:
     """Return the engine that wrote an exposition, or None.
 
     HELP and TYPE lines are enough: some engines have no samples of their gauges before the first request.
+
+    Raises:
+        ScrapeError: the exposition has more lines than are read.
     """
-    return next((engine for engine in ENGINES.values() if mentions(exposition, engine.prefix)), None)
+    prefix = first_mentioned(exposition, [engine.prefix for engine in ENGINES.values()])
+    return next((engine for engine in ENGINES.values() if engine.prefix == prefix), None)
 
 
 def engine_named(name: str) -> EngineMapping:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from tidegate.protocol.errors import ConfigError, ScrapeError, ScrapeFailure
 from tidegate.scrape.answer import AnswerReader, HttpAnswer
 
-MAX_BODY_BYTES = 8 * 2**20
+MAX_BODY_BYTES = 2 * 2**20
 """Default limit on a body; the largest exposition seen had 84 kB."""
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")

@@ -170,6 +170,18 @@ async def test_modules_of_the_current_directory_are_not_imported(
         await up.ready()
 
 
+async def test_on_a_terminal_it_shows_why_envoy_does_not_start(tmp_path: Path) -> None:
+    envoy = tmp_path / "envoy"
+    envoy.write_text("#!/bin/sh\n[ $1 = --version ] || { echo out of luck; exit 1; }\n")
+    envoy.chmod(0o755)
+    async with on_a_terminal("http://gpu-1", "--envoy", str(envoy)) as (_, screen, _keyboard):
+
+        async def is_shown() -> bool:
+            return "envoy exited with status 1; starting it again. Its last words: out of luck" in screen()
+
+        await until(is_shown)
+
+
 async def test_without_a_terminal_it_logs_lines() -> None:
     async with model_server("a") as server, gateway(server.url) as up:
         await up.said(rf"^\d\d:\d\d:\d\d {server.address} is ready$")

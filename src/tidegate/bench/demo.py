@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from tidegate.bench.client import run_load
 from tidegate.bench.fleet import simulated_fleet
@@ -94,10 +95,11 @@ async def run_demo(plan: DemoPlan, *, envoy: Path, directory: Path, console: Con
         (run_directory := directory / name.replace(" ", "-")).mkdir()
         runs[name] = await _run(name, plan, arrivals, envoy=envoy, directory=run_directory, console=console)
     published = runs[TIDEGATE]
-    console.print(
-        "\nThe composite metrics of one server, idle:", *published.idle, sep="\n  ", highlight=False, soft_wrap=True
-    )
-    console.print("and at its busiest:", *published.busiest, sep="\n  ", highlight=False, soft_wrap=True)
+    for heading, series in (
+        ("\nThe composite metrics of one server, idle:", published.idle),
+        ("and at its busiest:", published.busiest),
+    ):
+        console.print(Text("\n  ".join([heading, *series])), soft_wrap=True)
     baseline, candidate = runs[ROUND_ROBIN].summary, runs[TIDEGATE].summary
     console.print()
     console.print(render_comparison([baseline, candidate], title="Same arrivals, same servers, same Envoy"))
@@ -141,7 +143,7 @@ async def _gateway(
         port=free_port("127.0.0.1", 0, fix=""),
         picker_argv=own_command("picker", *servers),
         steered=steered,
-        say=lambda message: console.print(message, style="yellow", highlight=False),
+        say=lambda message: console.print(Text(message, style="yellow"), soft_wrap=True),
     )
     running = asyncio.create_task(gateway.run())
     try:

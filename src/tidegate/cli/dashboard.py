@@ -28,17 +28,18 @@ class Dashboard:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._events: deque[Text] = deque(maxlen=EVENTS_SHOWN)
-        self._title = "starting"
+        self._title = ""
+        self._live = False
         self._states: dict[str, str] = {}
         self._problems: set[str] = set()
 
     def say(self, message: str) -> None:
-        """Tell what happened: beneath the table on a terminal, else as a line."""
-        now = datetime.now().astimezone().strftime("%H:%M:%S")
-        if self._console.is_terminal:
-            self._events.append(Text(f"{now} {message}"))
+        """Tell what happened: beneath the table while there is one, else as a line."""
+        line = Text(f"{datetime.now().astimezone():%H:%M:%S} {message}")
+        if self._live:
+            self._events.append(line)
         else:
-            self._console.print(f"{now} {message}", highlight=False, markup=False, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)
 
     def listening(self, url: str, admin_url: str) -> None:
         """Note where clients may send their requests from now on, and where the picker tells how it goes."""
@@ -50,6 +51,7 @@ class Dashboard:
         if not self._console.is_terminal:
             await self._print_lines(read_pool)
         with Live(console=self._console, auto_refresh=False, transient=False) as live:
+            self._live = True
             async for report, rates in _frames(read_pool, FRAME_S):
                 self._note_changes(report)
                 table = render_table(report, rates, title=self._title)
@@ -95,13 +97,14 @@ async def _frames(read_pool: ReadPool, every_s: float) -> AsyncIterator[tuple[Po
 
 def render_table(report: PoolReport | None, rates: dict[str, float], *, title: str) -> Table:
     """Return the table of endpoints; `rates`: picks per second by endpoint name."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    # Text throughout: in a str, the [fd00::1] of a name would be markup, and its :1234: a picture.
+    table = Table(title=Text(title, style="bold"), title_justify="left", header_style="bold")
     table.add_column("endpoint")
     table.add_column("state")
     for heading in ("queued", "running", "KV utilization", "in flight", "picks/s", "report age"):
         table.add_column(heading, justify="right")
     if report is None:
-        table.caption = "the picker does not answer; Envoy serves by least request meanwhile"
+        table.caption = Text("the picker does not answer; Envoy serves by least request meanwhile", style="dim")
         return table
     for endpoint in report.endpoints:
         table.add_row(*_cells(endpoint, rates.get(endpoint.name, 0.0)))
@@ -120,7 +123,7 @@ def render_summary(report: PoolReport, rates: dict[str, float]) -> str:
 
 def _cells(endpoint: EndpointReport, rate: float) -> tuple[str | Text, ...]:
     return (
-        endpoint.name,
+        Text(endpoint.name),
         Text(endpoint.state, style=STATE_STYLES.get(endpoint.state, "")),
         _count(endpoint.queued_requests),
         _count(endpoint.running_requests),

@@ -103,6 +103,7 @@ async def _run(
             steered=True,
             say=dashboard.say,
         )
+        dashboard.say("starting Envoy and the picker")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(gateway.run(), name="gateway")
             dashboard.listening(await gateway.url(), f"http://127.0.0.1:{admin_port}")

@@ -35,6 +35,11 @@ class ModelServer:
         self.release = asyncio.Event()
         """Requests wait for it; what is streamed waits with its end."""
         self.release.set()
+        self.first_token = asyncio.Event()
+        """What is streamed begins with it, long after the response headers."""
+        self.first_token.set()
+        self.dies = asyncio.Event()
+        """What is streamed is cut off by it."""
         self.arrived = 0
         self.answered = 0
         self.headers: list[dict[str, str]] = []
@@ -77,11 +82,19 @@ class ModelServer:
         )
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        """Send the name as the first line at once, and a second line at the end."""
-        answer = web.StreamResponse()
+        """Send the name as the first line, and a second line at the end."""
+        self.arrived += 1
+        answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await answer.prepare(request)
+        await self.first_token.wait()
         await answer.write(f"{self.name}\n".encode())
-        await self.release.wait()
+        end = asyncio.create_task(self.release.wait())
+        death = asyncio.create_task(self.dies.wait())
+        await asyncio.wait([end, death], return_when=asyncio.FIRST_COMPLETED)
+        if self.dies.is_set() and request.transport is not None:
+            request.transport.abort()
+        for waiting in (end, death):
+            waiting.cancel()
         await answer.write(b"end\n")
         return answer
 

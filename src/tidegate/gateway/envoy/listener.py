@@ -1,9 +1,12 @@
 """Envoy's listener: one route to the endpoints, the question to the picker, the log of outcomes."""
 
+from collections.abc import Sequence
+
 from tidegate.gateway.envoy.bootstrap import PICKER_CLUSTER
 from tidegate.gateway.envoy.endpoints import CLUSTER
 from tidegate.gateway.envoy.files import JsonObject
-from tidegate.gateway.names import DESTINATION
+from tidegate.gateway.envoy.usage import usage_filters, usage_tags
+from tidegate.gateway.names import DESTINATION, TTFT_TAG
 
 CHECKED_BODY_BYTES = 65_536
 """How much of a body goes to the picker, which is asked when it is there: a slow upload is not picked for too early."""
@@ -17,8 +20,11 @@ IDLE_STREAM_S = 3600
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 
 
-def render_listener(*, host: str, port: int, steered: bool) -> JsonObject:
-    """Return the listener resource; `steered`: ask the picker for every request."""
+def render_listener(*, host: str, port: int, steered: bool, usage: bool = False) -> JsonObject:
+    """Return the listener resource.
+
+    `steered`: ask the picker for every request. `usage`: read token usage from the answers for the log.
+    """
     manager = {
         "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "gateway",
@@ -29,8 +35,8 @@ def render_listener(*, host: str, port: int, steered: bool) -> JsonObject:
         "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
         "server_header_transformation": "PASS_THROUGH",
         "route_config": _routes(),
-        "http_filters": [*([_ask_picker()] if steered else []), _router()],
-        "access_log": [_outcomes_log()],
+        "http_filters": [*([_ask_picker()] if steered else []), *(usage_filters() if usage else []), _router()],
+        "access_log": [_outcomes_log(usage_tags() if usage else [])],
     }
     return {
         "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
@@ -107,7 +113,9 @@ def _router() -> JsonObject:
     }
 
 
-def _outcomes_log() -> JsonObject:
+def _outcomes_log(tags: Sequence[JsonObject]) -> JsonObject:
+    # The response headers may come long before the first token, so their time is not the time to it.
+    ttft = {"tag": TTFT_TAG, "value": "%COMMON_DURATION(DS_RX_END:US_RX_BODY_BEG:us)%"}
     return {
         "name": "envoy.access_loggers.http_grpc",
         "typed_config": {
@@ -117,6 +125,8 @@ def _outcomes_log() -> JsonObject:
                 "transport_api_version": "V3",
                 "grpc_service": {"envoy_grpc": {"cluster_name": PICKER_CLUSTER}},
                 "buffer_flush_interval": "0.02s",
+                "custom_tags": [ttft, *tags],
             },
+            "additional_response_headers_to_log": ["content-type"],
         },
     }

@@ -1,0 +1,288 @@
+"""What the access log of a real Envoy tells of requests that end in every way there is."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+from envoy.service.auth.v3 import external_auth_pb2 as auth
+from google.rpc import status_pb2
+
+from own_envoy import endpoint_of, own_envoy
+from processes import until
+from servers import ModelServer, model_server, model_servers
+from tidegate.gateway.access_log import AccessLogService
+from tidegate.gateway.ext_authz import AuthorizationService
+from tidegate.picker.director import Director
+from tidegate.picker.profile import default_profile
+from tidegate.pool.endpoint import Endpoint
+from tidegate.pool.outcomes import Outcome, Outcomes, Result
+from tidegate.pool.table import Pool
+
+Answered = Callable[[auth.CheckResponse], Awaitable[auth.CheckResponse]]
+
+
+class RecordedOutcomes(Outcomes):
+    """Remembers each outcome."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool)
+        self.taken: list[Outcome] = []
+
+    def take(self, outcome: Outcome, now: float) -> None:
+        self.taken.append(outcome)
+        super().take(outcome, now)
+
+
+class ReachingBack(AuthorizationService):
+    """Decides as always; what becomes of the answer then, the test says."""
+
+    on_its_way: Answered | None = None
+
+    async def check(self, request: auth.CheckRequest, context: object) -> auth.CheckResponse:
+        answer = await super().check(request, context)
+        return answer if self.on_its_way is None else await self.on_its_way(answer)
+
+
+class Gateway:
+    """An Envoy, a pool, and what the log told."""
+
+    def __init__(self, endpoints: list[Endpoint]) -> None:
+        self.pool = Pool(stale_after_s=60)
+        self.pool.set_endpoints(endpoints)
+        self.outcomes = RecordedOutcomes(self.pool)
+        rng = np.random.default_rng(1)
+        director = Director(self.pool, default_profile(), destinations=2, tracked=True, rng=rng, id_prefix="ours-")
+        self.authorization = ReachingBack(director, time.monotonic)
+        self.access_log = AccessLogService(self.outcomes, time.monotonic)
+        self.url = ""
+
+    async def told(self, count: int = 1) -> list[Outcome]:
+        """Wait until so many outcomes are told; nothing is in flight then."""
+
+        async def are_told() -> bool:
+            return len(self.outcomes.taken) >= count
+
+        await until(are_told)
+        assert self.pool.view(time.monotonic()).in_flight.tolist() == [0] * len(self.pool.endpoints)
+        assert len(self.outcomes.taken) == count
+        return self.outcomes.taken
+
+    async def in_flight(self) -> int:
+        """Return how many requests are counted at some endpoint."""
+        return int(self.pool.view(time.monotonic()).in_flight.sum())
+
+
+@contextlib.asynccontextmanager
+async def gateway(directory: Path, *members: ModelServer | Endpoint) -> AsyncIterator[Gateway]:
+    """Run it in front of these."""
+    endpoints = [endpoint_of(member) if isinstance(member, ModelServer) else member for member in members]
+    running = Gateway(endpoints)
+    services = [running.authorization.handler(), running.access_log.handler()]
+    async with own_envoy(directory, endpoints, services) as url:
+        running.url = url
+        yield running
+
+
+async def dead_endpoint(name: str) -> Endpoint:
+    """Return one at which nobody listens."""
+    async with model_server(name) as server:
+        return endpoint_of(server)
+
+
+async def test_an_answer_is_told_with_its_server_and_without_a_time_to_first_token(tmp_path: Path) -> None:
+    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+        async with aiohttp.request("POST", up.url, data=b"{}") as answer:
+            assert answer.status == 200
+        [outcome] = await up.told()
+
+    assert (outcome.result, outcome.served_by, outcome.attempts) == (Result.ANSWERED, server.address, 1)
+    assert outcome.decision_id == "ours-0"
+    assert outcome.ttft_s is None
+
+
+async def test_of_a_stream_the_time_to_first_token_is_that_of_the_first_byte_not_of_the_headers(tmp_path: Path) -> None:
+    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+        server.first_token.clear()
+        asked_at = time.monotonic()
+        async with aiohttp.request("POST", f"{up.url}/stream", data=b"{}") as answer:
+            headers_after_s = time.monotonic() - asked_at
+            await asyncio.sleep(0.3)
+            released_at = time.monotonic()
+            server.first_token.set()
+            assert await answer.read() == b"a\nend\n"
+        [outcome] = await up.told()
+
+    assert outcome.result is Result.ANSWERED
+    assert outcome.ttft_s is not None
+    # Envoy's clock starts with the request's last byte, after ours.
+    assert released_at - asked_at - headers_after_s <= outcome.ttft_s <= time.monotonic() - asked_at
+    histogram = up.outcomes.ttft["a"]
+    assert histogram.sum == outcome.ttft_s
+    assert histogram.cumulative()[-1] == (float("inf"), 1)
+
+
+@pytest.mark.parametrize("path", ["/", "/stream"])
+async def test_a_client_that_leaves_has_aborted_before_or_after_the_first_token(tmp_path: Path, path: str) -> None:
+    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+        server.release.clear()
+        async with aiohttp.ClientSession() as session:
+            request = asyncio.create_task(session.post(up.url + path, data=b"{}"))
+
+            async def arrived() -> bool:
+                return server.arrived == 1 and (path == "/" or request.done())
+
+            await until(arrived)
+            if request.done():
+                (await request).close()
+            request.cancel()
+        [outcome] = await up.told()
+
+    assert (outcome.result, outcome.served_by) == (Result.ABORTED, server.address)
+    assert (outcome.ttft_s is None) == (path == "/")
+    assert up.pool.state(up.pool.rows[0], time.monotonic()) == "unknown"  # the server is not to blame
+
+
+async def test_a_stream_whose_server_dies_is_broken_although_its_status_is_200(tmp_path: Path) -> None:
+    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+        server.release.clear()
+        async with aiohttp.request("POST", f"{up.url}/stream", data=b"{}") as answer:
+            assert await answer.content.readline() == b"a\n"
+            server.dies.set()
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.read()
+        [outcome] = await up.told()
+
+    assert (outcome.result, outcome.served_by) == (Result.BROKEN, server.address)
+    assert outcome.ttft_s is not None
+
+
+async def test_a_retried_request_is_answered_by_another_and_its_first_server_passed_over(tmp_path: Path) -> None:
+    dead = await dead_endpoint("dead")
+    async with model_servers(1) as [server], gateway(tmp_path, dead, server) as up:
+        for _ in range(10):  # which one is picked first, chance decides
+            async with aiohttp.request("POST", up.url, data=b"{}") as answer:
+                assert (answer.status, (await answer.json())["served_by"]) == (200, server.name)
+        outcomes = await up.told(10)
+
+    assert {(outcome.result, outcome.served_by) for outcome in outcomes} == {(Result.ANSWERED, server.address)}
+    assert [outcome.attempts for outcome in outcomes].count(2) == up.outcomes.retries == 1
+    assert up.pool.rows[0].failures == 1
+
+
+async def test_without_any_server_that_answers_a_request_is_unserved(tmp_path: Path) -> None:
+    async with gateway(tmp_path, await dead_endpoint("dead")) as up:
+        async with aiohttp.request("POST", up.url, data=b"{}") as answer:
+            assert answer.status == 503
+        [outcome] = await up.told()
+
+    assert outcome.result is Result.UNSERVED
+    assert up.outcomes.unpicked == 0
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(500, 1), (503, 4)])
+async def test_a_servers_own_errors_are_its_errors_retried_or_not(tmp_path: Path, status: int, attempts: int) -> None:
+    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+        server.status = status
+        async with aiohttp.request("POST", up.url, data=b"{}") as answer:
+            assert answer.status == status
+        [outcome] = await up.told()
+
+    assert (outcome.result, outcome.served_by) == (Result.SERVER_ERROR, server.address)
+    assert outcome.attempts == server.arrived == attempts
+
+
+async def test_a_request_that_is_denied_counts_nowhere_afterwards(tmp_path: Path) -> None:
+    async def deny(answer: auth.CheckResponse) -> auth.CheckResponse:
+        return auth.CheckResponse(
+            status=status_pb2.Status(code=7),
+            denied_response=auth.DeniedHttpResponse(status={"code": 429}, body="later"),
+            dynamic_metadata=answer.dynamic_metadata,
+        )
+
+    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+        up.authorization.on_its_way = deny
+        async with aiohttp.request("POST", up.url, data=b"{}") as answer:
+            assert (answer.status, await answer.text()) == (429, "later")
+        [outcome] = await up.told()
+
+    assert (outcome.result, outcome.served_by, outcome.decision_id) == (Result.DENIED, "", "ours-0")
+    assert server.arrived == 0
+
+
+async def test_what_envoy_refuses_itself_is_denied_and_was_not_unpicked(tmp_path: Path) -> None:
+    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(up.url.rpartition(":")[2]))
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")  # no host
+        assert b"400" in await reader.readline()
+        writer.close()
+        [outcome] = await up.told()
+
+    assert (outcome.result, outcome.served_by) == (Result.DENIED, "")
+    assert up.outcomes.unpicked == 0
+
+
+async def test_a_decision_that_comes_too_late_to_be_read_is_released_when_the_request_ends(tmp_path: Path) -> None:
+    async def late(answer: auth.CheckResponse) -> auth.CheckResponse:
+        await asyncio.sleep(1.5)  # Envoy waits for 1 s
+        return answer
+
+    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+        up.authorization.on_its_way = late
+        request = asyncio.create_task(_post(up.url))
+        await until(up.in_flight)
+        assert await request == 200
+        [outcome] = await up.told()
+
+    assert (outcome.result, outcome.decision_id) == (Result.ANSWERED, "")
+    assert up.outcomes.unpicked == 1
+
+
+async def test_a_decision_whose_client_left_before_it_was_read_is_released(tmp_path: Path) -> None:
+    decided = asyncio.Event()
+
+    async def wait(answer: auth.CheckResponse) -> auth.CheckResponse:
+        decided.set()
+        await asyncio.sleep(0.5)
+        return answer
+
+    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+        up.authorization.on_its_way = wait
+        request = asyncio.create_task(_post(up.url))
+        await decided.wait()
+        assert await up.in_flight() == 1
+        request.cancel()
+        [outcome] = await up.told()
+
+    assert (outcome.result, outcome.decision_id, outcome.served_by) == (Result.ABORTED, "", "")
+    assert up.outcomes.unpicked == 0
+
+
+async def test_when_envoy_dies_nothing_stays_in_flight_where_no_report_can_tell(tmp_path: Path) -> None:
+    async with model_servers(1) as [server], contextlib.AsyncExitStack() as stack:
+        up = await stack.enter_async_context(gateway(tmp_path, server))
+        assert await _post(up.url) == 200  # the log stream is open
+        await up.told()
+        server.release.clear()
+        requests = [asyncio.create_task(_post(up.url)) for _ in range(5)]
+
+        async def all_there() -> bool:
+            return server.arrived == 6 and await up.in_flight() == 5
+
+        await until(all_there)
+        await stack.aclose()  # ends Envoy, and with it the log
+        await asyncio.gather(*requests, return_exceptions=True)
+
+        async def none_in_flight() -> bool:
+            return await up.in_flight() == 0
+
+        await until(none_in_flight)
+
+
+async def _post(url: str) -> int:
+    async with aiohttp.request("POST", url, data=b"{}") as answer:
+        return answer.status

@@ -1,13 +1,15 @@
 """One HTTP/1.1 answer read from pieces, in whatever sizes they arrive, and nothing beyond the limits."""
 
 import contextlib
+import tracemalloc
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.protocol.errors import ScrapeError, ScrapeFailure
-from tidegate.scrape.answer import MAX_CHUNK_LINE_BYTES, MAX_HEAD_BYTES, AnswerReader, HttpAnswer
+from tidegate.scrape.answer import MAX_CHUNK_LINE_BYTES, MAX_CHUNKS, MAX_HEAD_BYTES, AnswerReader, HttpAnswer
 
 OK = b"HTTP/1.1 200 OK\r\n"
 LIMIT = 1000
@@ -162,12 +164,48 @@ def test_what_was_not_asked_for_is_refused(answer: bytes) -> None:
         [OK + b"transfer-encoding: chunked\r\n\r\n", b"3e9\r\n" + b"x" * 1001],
         [OK + b"transfer-encoding: chunked\r\n\r\n", *([b"1\r\nx\r\n"] * 1001)],
         [OK + b"transfer-encoding: chunked\r\n\r\n0\r\n", *([b"a: %s\r\n" % (b"x" * 4000)] * 17)],
+        [OK + b"transfer-encoding: chunked\r\n\r\n0\r\n", b"a\r\n" * (MAX_HEAD_BYTES // 3 + 1)],
         [OK, b"a: " + b"x" * MAX_HEAD_BYTES],
         [OK + b"a: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n"],
     ],
 )
 def test_what_exceeds_a_limit_is_refused_as_soon_as_it_does(pieces: list[bytes]) -> None:
     assert failure_of(*pieces) is ScrapeFailure.TOO_LARGE
+
+
+def test_the_chunks_of_a_body_are_limited_in_number() -> None:
+    head, chunks, end = OK + b"transfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * MAX_CHUNKS, b"0\r\n\r\n"
+
+    assert AnswerReader(2 * MAX_CHUNKS).feed(head + chunks + end) == HttpAnswer(200, "", b"x" * MAX_CHUNKS)
+    with pytest.raises(ScrapeError, match=f"the body has more than {MAX_CHUNKS} chunks") as caught:
+        AnswerReader(2 * MAX_CHUNKS).feed(head + chunks + b"1\r\n")
+    assert caught.value.reason is ScrapeFailure.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("framing", "piece"),
+    [(b"transfer-encoding: chunked", b"2\r\nab\r\n"), (b"content-length: 100000", b"ab"), (b"", b"ab")],
+    ids=["chunked", "length", "until the end"],
+)
+def test_a_body_in_tiny_pieces_takes_no_more_memory_than_its_size(framing: bytes, piece: bytes) -> None:
+    reader = AnswerReader(100_000)
+    with tracing_memory():
+        reader.feed(OK + framing + b"\r\n\r\n")
+        for _ in range(MAX_CHUNKS):
+            reader.feed(bytes(bytearray(piece)))  # a new object each time, as from a socket
+
+        held_bytes, _ = tracemalloc.get_traced_memory()
+
+    assert held_bytes < 5 * 2 * MAX_CHUNKS
+
+
+@contextlib.contextmanager
+def tracing_memory() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

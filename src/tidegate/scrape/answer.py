@@ -4,7 +4,6 @@ Takes bodies by content-length, in chunks, and up to the end of the connection. 
 (compression, upgrades, other protocol versions) is refused.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -14,6 +13,8 @@ MAX_HEAD_BYTES = 65_536
 """Longest status line with headers; also the longest trailers of a chunked body."""
 MAX_CHUNK_LINE_BYTES = 4096
 """Longest line with the size of a chunk and its extensions."""
+MAX_CHUNKS = 20_000
+"""Most chunks of one body: what a chunk costs does not depend on its size. One for each line of 84 kB makes 951."""
 
 _START = b"HTTP/1."
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
@@ -30,7 +31,10 @@ class HttpAnswer:
 
 
 class AnswerReader:
-    """Reads one answer; `feed` every piece, in whatever sizes, until it is returned. Memory stays within the limits."""
+    """Reads one answer; `feed` every piece, in whatever sizes, until it is returned.
+
+    However small the pieces and chunks, it holds no more than a body of the size allowed and the last piece.
+    """
 
     def __init__(self, max_body_bytes: int) -> None:
         self._max_body_bytes = max_body_bytes
@@ -39,8 +43,7 @@ class AnswerReader:
         self._content_type = ""
         self._chunks: _ChunkReader | None = None
         self._expected: int | None = None
-        self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body = bytearray()  # a list of two-byte pieces would take forty times the memory
         self._keep_alive = False
         self.started = False
         """Whether a byte has come."""
@@ -63,11 +66,15 @@ class AnswerReader:
                 return None
             piece = remainder
         if self._chunks is not None:
-            return self._feed_chunks(self._chunks, piece)
-        self._add(piece)
-        if self._expected is None or self._body_bytes < self._expected:
+            self._chunks.feed(piece)
+            return self._finish(surplus=self._chunks.surplus) if self._chunks.complete else None
+        if self._expected is None:
+            _check_size(len(self._body) + len(piece), self._max_body_bytes)
+            self._body += piece
             return None
-        return self._finish(surplus=self._body_bytes - self._expected)
+        missing = self._expected - len(self._body)
+        self._body += piece[:missing]
+        return self._finish(surplus=len(piece) - missing) if len(piece) >= missing else None
 
     def end(self) -> HttpAnswer:
         """The connection has ended; return the answer if it was to be read up to here.
@@ -85,23 +92,24 @@ class AnswerReader:
         """Take a piece of the head; return what follows it, or None while it is incomplete."""
         searched = max(0, len(self._head) - 3)
         head = self._head + piece if self._head else piece
+        begin = 0
         while True:
-            if not head.startswith(_START[: len(head)]):
-                raise _not_http(f"begins with {head[:40]!r}")
+            first = head[begin : begin + 40]
+            if not first.startswith(_START[: len(first)]):
+                raise _not_http(f"begins with {first!r}")
             end = head.find(b"\r\n\r\n", searched)
-            if (end if end >= 0 else len(head)) > MAX_HEAD_BYTES:
+            if (end if end >= 0 else len(head)) - begin > MAX_HEAD_BYTES:
                 raise ScrapeError(f"the headers exceed {MAX_HEAD_BYTES} bytes", reason=ScrapeFailure.TOO_LARGE)
             if end < 0:
-                self._head = head
+                self._head = head[begin:]
                 return None
-            status = _parse_status(head)
+            status = _parse_status(first)
             if status >= 200:
                 break
-            head = head[end + 4 :]  # An interim answer: the real one follows.
-            searched = 0
+            begin = searched = end + 4  # An interim answer: the real one follows.
         self._status = status
         self._head = b""
-        self._read_headers(head[:end])
+        self._read_headers(head[begin:end])
         return head[end + 4 :]
 
     def _read_headers(self, head: bytes) -> None:
@@ -129,35 +137,18 @@ class AnswerReader:
         elif coding is not None:
             if coding.lower() != b"chunked" or length is not None:
                 raise _not_http(f"has transfer-encoding {coding[:40]!r}, content-length {length!r}")
-            self._chunks = _ChunkReader()
+            self._chunks = _ChunkReader(self._body, self._max_body_bytes)
         elif length is not None:
             if not length.isdigit() or len(length) > 18:
                 raise _not_http(f"has content-length {length[:40]!r}")
             self._expected = int(length)
-            self._check_size(self._expected)
-
-    def _feed_chunks(self, chunks: "_ChunkReader", piece: bytes) -> HttpAnswer | None:
-        for part in chunks.feed(piece):
-            self._add(part)
-        return self._finish(surplus=chunks.surplus) if chunks.complete else None
-
-    def _add(self, part: bytes) -> None:
-        self._body_bytes += len(part)
-        if self._expected is None:
-            self._check_size(self._body_bytes)
-        self._body.append(part)
-
-    def _check_size(self, size: int) -> None:
-        if size > self._max_body_bytes:
-            raise ScrapeError(f"the body exceeds {self._max_body_bytes} bytes", reason=ScrapeFailure.TOO_LARGE)
+            _check_size(self._expected, self._max_body_bytes)
 
     def _finish(self, surplus: int) -> HttpAnswer:
-        body = b"".join(self._body)
         if surplus:
             # Bytes nobody asked for: whatever follows on this connection could be taken for the next answer.
             self._keep_alive = False
-            body = body[: self._expected]
-        return HttpAnswer(self._status, self._content_type, body)
+        return HttpAnswer(self._status, self._content_type, bytes(self._body))
 
 
 class _Expect(Enum):
@@ -169,29 +160,32 @@ class _Expect(Enum):
 class _ChunkReader:
     """Takes the framing off a chunked body; extensions and trailers are read over."""
 
-    def __init__(self) -> None:
+    def __init__(self, body: bytearray, max_body_bytes: int) -> None:
+        """Append to `body` what the chunks hold."""
+        self._body = body
+        self._max_body_bytes = max_body_bytes
         self._expect = _Expect.SIZE
         self._line = b""
         self._due = 0
+        self._chunks = 0
         self._trailer_bytes = 0
         self.complete = False
         self.surplus = 0
         """Bytes that came behind the complete body."""
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Yield the parts of the body that a piece holds."""
-        data = self._line + piece
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece of the answer."""
+        data = self._line + piece if self._line else piece
         position = 0
         self._line = b""
         while not self.complete:
             if self._due:
                 part = data[position : position + self._due]
-                if not part:
-                    return
+                self._body += part
                 self._due -= len(part)
                 position += len(part)
-                yield part
-                continue
+                if self._due:
+                    return
             end = data.find(b"\r\n", position)
             line = data[position : end if end >= 0 else None]
             if len(line) > MAX_CHUNK_LINE_BYTES:
@@ -205,10 +199,9 @@ class _ChunkReader:
 
     def _take_line(self, line: bytes) -> None:
         if self._expect is _Expect.SIZE:
-            self._due = _parse_chunk_size(line)
-            self._expect = _Expect.END_OF_DATA if self._due else _Expect.TRAILER
+            self._take_size(_parse_chunk_size(line))
         elif self._expect is _Expect.TRAILER:
-            self._trailer_bytes += len(line)
+            self._trailer_bytes += len(line) + 2
             if self._trailer_bytes > MAX_HEAD_BYTES:
                 raise ScrapeError(f"the trailers exceed {MAX_HEAD_BYTES} bytes", reason=ScrapeFailure.TOO_LARGE)
             self.complete = not line
@@ -217,12 +210,25 @@ class _ChunkReader:
         else:
             self._expect = _Expect.SIZE
 
+    def _take_size(self, size: int) -> None:
+        self._chunks += 1
+        if size and self._chunks > MAX_CHUNKS:
+            raise ScrapeError(f"the body has more than {MAX_CHUNKS} chunks", reason=ScrapeFailure.TOO_LARGE)
+        _check_size(len(self._body) + size, self._max_body_bytes)
+        self._due = size
+        self._expect = _Expect.END_OF_DATA if size else _Expect.TRAILER
 
-def _parse_status(head: bytes) -> int:
-    """Read the status from ``HTTP/1.1 200 OK``."""
-    code = head[9:12]
-    if head[7:9] not in (b"1 ", b"0 ") or not code.isdigit() or head[12:13] not in (b" ", b"\r") or code < b"100":
-        raise _not_http(f"begins with {head[:40]!r}")
+
+def _check_size(body_bytes: int, limit_bytes: int) -> None:
+    if body_bytes > limit_bytes:
+        raise ScrapeError(f"the body exceeds {limit_bytes} bytes", reason=ScrapeFailure.TOO_LARGE)
+
+
+def _parse_status(first: bytes) -> int:
+    """Read the status from ``HTTP/1.1 200 OK``; what comes behind it does not matter."""
+    code = first[9:12]
+    if first[7:9] not in (b"1 ", b"0 ") or not code.isdigit() or first[12:13] not in (b" ", b"\r") or code < b"100":
+        raise _not_http(f"begins with {first!r}")
     status = int(code)
     if status == 101:
         raise _not_http("switches to another protocol")

@@ -1,6 +1,7 @@
 """The `tidegate` command: finds the subcommand, turns a user's mistake into one line."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -60,6 +61,8 @@ def tidegate(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits 2 with one line on standard error when the user can mend what is wrong."""
+    # grpc logs what it then also raises, such as a port in use. Read when a command imports it.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app(args=arguments, prog_name="tidegate")
     except TidegateError as error:

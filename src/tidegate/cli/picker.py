@@ -21,7 +21,7 @@ from tidegate.gateway.admin import admin_app
 from tidegate.gateway.envoy.endpoints import read_addresses, write_endpoints
 from tidegate.gateway.ext_authz import AuthorizationService
 from tidegate.gateway.ext_proc import ExternalProcessorService
-from tidegate.gateway.serving import Health, serving_grpc, serving_http
+from tidegate.gateway.serving import Address, Health, parse_address, serving_grpc, serving_http
 from tidegate.picker.director import Director
 from tidegate.picker.profile import default_profile
 from tidegate.pool.discovery import Discovery, EndpointSource
@@ -82,12 +82,15 @@ def picker(
     if not envoy_endpoints:  # Under `up`, which has checked the file, this may be a restart while the file is bad.
         source.read()
     on = f"[{host}]" if ":" in host else host
+    grpc_places = [grpc_address] if grpc_address else [f"{on}:{grpc_port}", f"{on}:{grpc_health_port}"]
+    grpc_addresses = [parse_address(place) for place in grpc_places]
+    admin_addresses = [parse_address(place) for place in admin_address or [f"{on}:{metrics_port}"]]
     with contextlib.suppress(asyncio.CancelledError):
         uvloop.run(
             _serve(
                 source,
-                grpc_addresses=[grpc_address] if grpc_address else [f"{on}:{grpc_port}", f"{on}:{grpc_health_port}"],
-                admin_addresses=admin_address or [f"{on}:{metrics_port}"],
+                grpc_addresses=grpc_addresses,
+                admin_addresses=admin_addresses,
                 envoy_endpoints=envoy_endpoints,
             )
         )
@@ -96,8 +99,8 @@ def picker(
 async def _serve(
     source: EndpointSource,
     *,
-    grpc_addresses: Sequence[str],
-    admin_addresses: Sequence[str],
+    grpc_addresses: Sequence[Address],
+    admin_addresses: Sequence[Address],
     envoy_endpoints: Path | None,
 ) -> None:
     """Wire the picker and run it until cancelled."""

@@ -1,12 +1,33 @@
 """Real servers on 127.0.0.1, as good or bad as a test needs them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+import resource
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Serve = Callable[[Handler], Awaitable[int]]
+
+
+NoFilesLeft = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+@pytest.fixture
+def no_files_left() -> NoFilesLeft:
+    """Let this process open no further file or socket inside of a block."""
+
+    @contextlib.contextmanager
+    def limited() -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture

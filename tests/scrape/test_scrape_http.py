@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +17,7 @@ from tidegate.scrape.http import HttpConnection
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Serve = Callable[[Handler], Awaitable[int]]
+NoFilesLeft = Callable[[], contextlib.AbstractContextManager[None]]
 
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello"
 ANSWER = HttpAnswer(200, "text/plain", b"hello")
@@ -239,6 +241,47 @@ async def test_an_unknown_host_is_unreachable() -> None:
     with pytest.raises(ScrapeError, match="no-such-host") as caught:
         await connection.get("/metrics")
     assert caught.value.unreachable
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_having_no_file_left_says_nothing_of_the_server(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], host: str, no_files_left: NoFilesLeft
+) -> None:
+    async def get_in_vain(port: int) -> ScrapeError:
+        connection = HttpConnection(host, port, timeout_s=DEADLINE_S)
+        with no_files_left(), pytest.raises(ScrapeError, match="too many open files") as caught:
+            await connection.get("/metrics")
+        return caught.value
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, asyncio.Runner(loop_factory=new_loop) as runner:
+        error = runner.run(get_in_vain(listening.getsockname()[1]))
+
+    assert error.reason is ScrapeFailure.EXHAUSTED
+    assert not error.unreachable
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENFILE, ScrapeFailure.EXHAUSTED),
+        (errno.ENOBUFS, ScrapeFailure.EXHAUSTED),
+        (errno.ENOMEM, ScrapeFailure.EXHAUSTED),
+        (errno.EADDRNOTAVAIL, ScrapeFailure.EXHAUSTED),
+        (errno.EHOSTUNREACH, ScrapeFailure.UNREACHABLE),
+        (errno.ETIMEDOUT, ScrapeFailure.UNREACHABLE),
+    ],
+    ids=lambda value: errno.errorcode.get(value, ""),
+)
+async def test_only_what_the_server_lacks_makes_it_unreachable(
+    number: int, reason: ScrapeFailure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError(number, "")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", fail)
+
+    assert (await failure_of(80)).reason is reason
 
 
 async def test_a_server_that_accepts_and_never_answers_times_out() -> None:

@@ -17,6 +17,7 @@ from tidegate.scrape.probe import FAILURES_BEFORE_PROBING, ExpositionSource, met
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Serve = Callable[[Handler], Awaitable[int]]
+NoFilesLeft = Callable[[], contextlib.AbstractContextManager[None]]
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "metrics"
 VLLM_LOADED = (FIXTURES / "vllm/loaded.txt").read_bytes()
@@ -249,6 +250,28 @@ async def test_a_url_that_worked_is_doubted_only_after_several_failures(serve: S
 
         assert (await source.read()).signals.queued_requests == 12
         assert source.engine is ENGINES["vllm"]
+
+
+async def test_having_no_file_left_is_held_neither_against_the_server_nor_against_its_url(
+    serve: Serve, no_files_left: NoFilesLeft
+) -> None:
+    server = ModelServer()
+    server.pages["/prometheus/metrics"] = text(VLLM_LOADED)
+    base = f"http://127.0.0.1:{await serve(server.handle)}"
+
+    with source_of(f"{base}/metrics", f"{base}/prometheus/metrics") as source:
+        with no_files_left():
+            error = await failure_of(source)
+            assert error.reason is ScrapeFailure.EXHAUSTED
+            assert "/prometheus" not in str(error)
+        await source.read()
+        source.close()
+        with no_files_left():
+            for _ in range(FAILURES_BEFORE_PROBING + 1):
+                assert (await failure_of(source)).reason is ScrapeFailure.EXHAUSTED
+
+        assert str(source.url) == f"{base}/prometheus/metrics"
+        await source.read()
 
 
 async def test_failures_that_are_not_in_a_row_do_not_add_up(serve: Serve) -> None:

@@ -29,6 +29,8 @@ class ScrapeFailure(StrEnum):
     """The serving port refused the connection, or no connection came about: the server is down."""
     NO_METRICS = "no_metrics"
     """Only a metrics port beside the serving port could not be reached: the server itself may well be up."""
+    EXHAUSTED = "exhausted"
+    """We have no file descriptor, port or memory left for a connection: says nothing of the server."""
     TIMEOUT = "timeout"
     """The whole answer was not there in time."""
     CLOSED = "closed"

@@ -4,6 +4,7 @@ A general client spends 0.2 ms on a small request; a thousand endpoints scraped 
 """
 
 import asyncio
+import errno
 import ipaddress
 import os
 import re
@@ -18,6 +19,8 @@ from tidegate.scrape.answer import AnswerReader, HttpAnswer
 MAX_BODY_BYTES = 2 * 2**20
 """Default limit on a body; the largest exposition seen had 84 kB."""
 
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""What connecting fails with for want of something on this side, as it does to healthy servers too."""
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
 _TARGET = re.compile(r"/[!-~]*")
 
@@ -138,8 +141,9 @@ class HttpConnection:
                 lambda: _Connection(self._max_body_bytes), self._host, self._port
             )
         except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode.
-            problem = f"cannot connect: {_describe(error)}"
-            raise ScrapeError(problem, reason=ScrapeFailure.UNREACHABLE) from error
+            ours = isinstance(error, OSError) and error.errno in _OURS
+            reason = ScrapeFailure.EXHAUSTED if ours else ScrapeFailure.UNREACHABLE
+            raise ScrapeError(f"cannot connect: {_describe(error)}", reason=reason) from error
         return connection
 
     async def _exchange(self, connection: "_Connection", request: bytes) -> HttpAnswer:

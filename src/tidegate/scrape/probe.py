@@ -17,7 +17,8 @@ TRITON_METRICS_PORT = 8002
 FAILURES_BEFORE_PROBING = 3
 """Failures in a row after which a URL that once worked is doubted: a restarted server can be another one."""
 
-_AT_THE_SERVER = frozenset({ScrapeFailure.UNREACHABLE, ScrapeFailure.TIMEOUT})
+_TELLS_NOTHING = frozenset({ScrapeFailure.UNREACHABLE, ScrapeFailure.TIMEOUT, ScrapeFailure.EXHAUSTED})
+"""Failures at the serving port after which the other URLs are not tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,8 @@ class ExpositionSource:
         try:
             scrape = await self._read(self._url)
         except ScrapeError as error:
+            if error.reason is ScrapeFailure.EXHAUSTED:
+                raise  # What we lack is no reason to doubt the URL.
             self._failures += 1
             if error.unreachable and self._url.authority != self._serving:
                 # Whether a dead metrics port means a dead server, only the serving port can tell.
@@ -139,7 +142,7 @@ class ExpositionSource:
                         scrape = await self._read(url)
                     except ScrapeError as error:
                         failures[url] = error
-                        if url.authority == self._serving and error.reason in _AT_THE_SERVER:
+                        if url.authority == self._serving and error.reason in _TELLS_NOTHING:
                             break  # A server that is down or hangs has not said that its metrics are elsewhere.
                     else:
                         self._remember(url)

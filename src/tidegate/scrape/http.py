@@ -4,6 +4,7 @@ A general client spends 0.2 ms on a small request; a thousand endpoints scraped 
 """
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from tidegate.protocol.errors import ConfigError, ScrapeError, ScrapeFailure
 from tidegate.scrape.answer import AnswerReader, HttpAnswer
+from tidegate.scrape.look_up import LookUp
 
 MAX_BODY_BYTES = 2 * 2**20
 """Default limit on a body; the largest exposition seen had 84 kB."""
@@ -83,6 +85,7 @@ class HttpConnection:
     def __init__(self, host: str, port: int, *, timeout_s: float, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self._host = host
         self._port = port
+        self._look_up = LookUp(host)
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
         self._kept: _Connection | None = None
@@ -90,7 +93,8 @@ class HttpConnection:
     async def get(self, path: str) -> HttpAnswer:
         """Return the whole answer, whatever its status; redirects are not followed.
 
-        Connects when no connection is kept. When a kept one turns out to be dead, asks once more over a new one.
+        Connects when no connection is kept, to the first address that the host has by then and that lets us. When a
+        kept connection turns out to be dead, asks once more over a new one.
 
         Raises:
             ScrapeError: no answer within `timeout_s`, connecting included, or not one that can be read; its `reason`
@@ -117,11 +121,16 @@ class HttpConnection:
         else:
             await self._kept.closed.wait()
 
-    def close(self) -> None:
-        """Close the kept connection, if any; the next `get` would open another."""
+    def disconnect(self) -> None:
+        """Close the kept connection, if any; the next `get` opens another."""
         if self._kept is not None:
             self._kept.abort()
             self._kept = None
+
+    def close(self) -> None:
+        """Disconnect, and give up a look-up of the host that outlasted the `get` that wanted it."""
+        self.disconnect()
+        self._look_up.close()
 
     async def _ask(self, request: bytes) -> HttpAnswer:
         kept, self._kept = self._kept, None
@@ -135,15 +144,24 @@ class HttpConnection:
         return await self._exchange(await self._connect(), request)
 
     async def _connect(self) -> "_Connection":
-        loop = asyncio.get_running_loop()
         try:
-            _, connection = await loop.create_connection(
-                lambda: _Connection(self._max_body_bytes), self._host, self._port
-            )
-        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode.
+            first, *others = await self._look_up.addresses()
+            try:
+                return await self._connect_to(first)
+            except OSError:
+                for address in others:
+                    with contextlib.suppress(OSError):
+                        return await self._connect_to(address)
+                raise  # What kept us from the preferred address tells the most.
+        except (OSError, UnicodeError) as error:
             ours = isinstance(error, OSError) and error.errno in _OURS
             reason = ScrapeFailure.EXHAUSTED if ours else ScrapeFailure.UNREACHABLE
             raise ScrapeError(f"cannot connect: {_describe(error)}", reason=reason) from error
+
+    async def _connect_to(self, address: str) -> "_Connection":
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: _Connection(self._max_body_bytes), address, self._port, flags=socket.AI_NUMERICHOST
+        )
         return connection
 
     async def _exchange(self, connection: "_Connection", request: bytes) -> HttpAnswer:

@@ -153,7 +153,7 @@ class ExpositionSource:
             failures[late] = ScrapeError(problem, reason=ScrapeFailure.TIMEOUT, url=str(late))
         finally:
             if self._url is None:
-                self.close()
+                self._disconnect()
         raise self._summary(failures)
 
     async def _read(self, url: HttpUrl) -> Scrape:
@@ -191,15 +191,20 @@ class ExpositionSource:
     def _remember(self, url: HttpUrl) -> None:
         self._url = url
         self._failures = 0
-        for authority in self._connections.keys() - {url.authority}:
-            self._connections.pop(authority).close()
+        self._disconnect(spare=url.authority)
 
     def _forget(self) -> None:
         self._url = None
         self._engine = self._given_engine
         self._settled = self._given_engine is not None
         self._failures = 0
-        self.close()
+        self._disconnect()
+
+    def _disconnect(self, *, spare: str = "") -> None:
+        """Disconnect from all servers but one; what is still being looked up for them goes on."""
+        for authority, connection in self._connections.items():
+            if authority != spare:
+                connection.disconnect()
 
     def _summary(self, failures: dict[HttpUrl, ScrapeError]) -> ScrapeError:
         """Make one error of all; its reason is that of the serving port, where that was asked."""

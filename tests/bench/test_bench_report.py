@@ -120,6 +120,15 @@ def test_a_faster_run_with_more_failures_is_not_called_better(before: int, after
     assert sentence.endswith(f"{after} of 200 requests failed, against {before} of 200.")
 
 
+def test_faster_first_tokens_do_not_outweigh_slower_later_ones() -> None:
+    slower = replace(run("b", 0.1, 0.3, 0.5), tpot=Percentiles(p50=0.1, p90=0.126, p99=0.2))
+
+    sentence = verdict(replace(run("a", 0.2, 0.6, 1.0), tpot=Percentiles(p50=0.1, p90=0.1, p99=0.1)), slower)
+
+    assert sentence.startswith("b is in part better, in part worse than a: TTFT p50 2.00x faster")
+    assert "; TPOT p50 a tie, p90 1.26x slower, p99 2.00x slower; 0 of" in sentence
+
+
 def test_there_is_no_verdict_over_a_run_that_answered_nothing() -> None:
     silent = summarize("b", [failed(ErrorKind.CONNECT)])
 

@@ -99,21 +99,30 @@ def render_comparison(runs: Sequence[RunSummary], *, title: str = "") -> Table:
 
 
 def verdict(baseline: RunSummary, candidate: RunSummary) -> str:
-    """Say in one sentence whether `candidate` did better than `baseline`, by TTFT and failures, whichever way it is."""
+    """Say in one sentence whether `candidate` did better than `baseline`: TTFT, TPOT and failures all count."""
     if baseline.ttft is None or candidate.ttft is None:
         silent = baseline if baseline.ttft is None else candidate
         return f"No verdict: none of {silent.name}'s {silent.requests} requests was answered."
-    words = []
-    outcomes = {_sign(baseline.failed - candidate.failed)}
+    ttft, ttft_outcomes = _compare("TTFT", baseline.ttft, candidate.ttft)
+    tpot, tpot_outcomes = _compare("TPOT", baseline.tpot, candidate.tpot)
+    outcomes = {_sign(baseline.failed - candidate.failed)} | ttft_outcomes | tpot_outcomes
+    return (
+        f"{candidate.name} {_lead(outcomes)} {baseline.name}: {ttft}; {tpot}; "
+        f"{candidate.failed} of {candidate.requests} requests failed, against {baseline.failed} of {baseline.requests}."
+    )
+
+
+def _compare(label: str, baseline: Percentiles | None, candidate: Percentiles | None) -> tuple[str, set[int]]:
+    """Return the comparison in words, and the signs in it: 1 where the candidate was faster, -1 where slower, or 0."""
+    if baseline is None or candidate is None:
+        return f"{label} not known", set()
+    words, outcomes = [], set()
     for p in ("p50", "p90", "p99"):
-        before, after = getattr(baseline.ttft, p), getattr(candidate.ttft, p)
+        before, after = getattr(baseline, p), getattr(candidate, p)
         outcome = 0 if abs(before - after) <= NOISE * max(before, after) else _sign(before - after)
         outcomes.add(outcome)
         words.append(f"{p} {_change(outcome, before, after)}")
-    return (
-        f"{candidate.name} {_lead(outcomes)} {baseline.name}: TTFT {', '.join(words)}; "
-        f"{candidate.failed} of {candidate.requests} requests failed, against {baseline.failed} of {baseline.requests}."
-    )
+    return f"{label} {', '.join(words)}", outcomes
 
 
 def _lead(outcomes: set[int]) -> str:

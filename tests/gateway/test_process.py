@@ -170,6 +170,15 @@ class TestStarting:
             f"child cannot be started: {executable}: No such file or directory; starting it again. Its last words: up"
         )
 
+    async def test_before_each_start_it_gets_the_directory_it_needs(self, tmp_path: Path) -> None:
+        needed = tmp_path / "needed"
+        code = f"import shutil; shutil.rmtree({str(needed)!r})"
+        cleaned = Program("child", [sys.executable, "-c", code], needed / "log", prepare=needed.mkdir)
+        async with kept_running(cleaned) as child:
+            await child.has_said(2)
+
+        assert child.said == ["child exited with status 0; starting it again. Its last words: (none)"] * 2
+
 
 class TestSilence:
     async def test_a_program_that_falls_silent_is_killed_and_started_again(self, tmp_path: Path) -> None:
@@ -356,6 +365,9 @@ class TestLastWords:
         child.log.write_bytes(log)
 
         assert child.last_words() == words
+
+    def test_a_log_that_is_gone_has_none(self, tmp_path: Path) -> None:
+        assert Program("child", [], tmp_path / "log").last_words() == "(none)"
 
     def test_a_line_without_end_is_cut(self, tmp_path: Path) -> None:
         child = Program("child", [], tmp_path / "log")

@@ -145,20 +145,19 @@ async def _gateway(
         steered=steered,
         say=lambda message: console.print(Text(message, style="yellow"), soft_wrap=True),
     )
-    running = asyncio.create_task(gateway.run())
-    try:
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            url = await gateway.url()
-            await gateway.endpoints_ready()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(gateway.run(), name="gateway")
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                url = await gateway.url()
+                await gateway.endpoints_ready()
+        except TimeoutError as error:
+            problem = (
+                f"the gateway was not ready within {READY_TIMEOUT_S:.0f} s. What it needed to start again is above."
+            )
+            raise TidegateError(problem) from error
         yield url
-    except TimeoutError as error:
-        raise TidegateError(
-            f"the gateway was not ready within {READY_TIMEOUT_S:.0f} s; see {directory}/*.log"
-        ) from error
-    finally:
         running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
 
 
 async def _busiest(session: aiohttp.ClientSession, server: str) -> list[str]:

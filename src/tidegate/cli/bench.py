@@ -1,7 +1,5 @@
 """`tidegate bench`: measurements, each with a table that says which way it went."""
 
-import tempfile
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +8,7 @@ from rich.console import Console
 
 from tidegate.bench.demo import DemoPlan, run_demo
 from tidegate.gateway.envoy.binary import find_envoy
+from tidegate.gateway.local import working_directory
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -28,5 +27,5 @@ def demo(
     Four simulated TensorRT-LLM servers near their limit get the same bursty workload twice, live, through the same
     Envoy. Prints what a server published, and the times to first token of both runs, whichever way they compare.
     """
-    with tempfile.TemporaryDirectory(prefix="tidegate-") as directory:
-        uvloop.run(run_demo(DemoPlan(seed=seed), envoy=find_envoy(), directory=Path(directory), console=Console()))
+    with working_directory() as directory:
+        uvloop.run(run_demo(DemoPlan(seed=seed), envoy=find_envoy(), directory=directory, console=Console()))

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,14 +15,11 @@ from tidegate.cli.dashboard import Dashboard
 from tidegate.cli.endpoints import endpoint_source
 from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.envoy.binary import find_envoy
-from tidegate.gateway.local import LocalGateway, free_port
+from tidegate.gateway.local import LocalGateway, free_port, working_directory
 from tidegate.gateway.process import own_command
 from tidegate.protocol.errors import ConfigError
 
 app = typer.Typer(add_completion=False)
-
-MAX_DIRECTORY_LENGTH = 80
-"""A unix socket's path has at most 107 bytes."""
 
 
 @app.command(no_args_is_help=True)
@@ -73,7 +68,7 @@ def up(
     port = free_port(host, port, fix="Give another --port or --host.")
     admin_port = free_port("127.0.0.1", admin_port, fix="Give another --admin-port.")
     picker_options = [*(urls or []), *(["--endpoints", str(endpoints)] if endpoints else [])]
-    with _working_directory() as directory, contextlib.suppress(asyncio.CancelledError):
+    with working_directory() as directory, contextlib.suppress(asyncio.CancelledError):
         uvloop.run(
             _run(
                 directory,
@@ -118,15 +113,3 @@ async def _model_servers(demo: int, directory: Path, dashboard: Dashboard) -> As
     dashboard.say(f"starting {demo} simulated TensorRT-LLM servers")
     async with simulated_fleet(demo, directory) as urls:
         yield urls
-
-
-@contextlib.contextmanager
-def _working_directory() -> Iterator[Path]:
-    """Yield a new directory for sockets, Envoy's files and logs; it goes in the end."""
-    directory = Path(tempfile.mkdtemp(prefix="tidegate-"))
-    try:
-        if len(str(directory)) > MAX_DIRECTORY_LENGTH:
-            raise ConfigError(f"the path {directory} is too long for unix sockets", fix="Set TMPDIR=/tmp.")
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)

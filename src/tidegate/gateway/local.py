@@ -4,9 +4,14 @@ What moves bytes and what decides are two processes: either may die, and the oth
 """
 
 import asyncio
+import contextlib
+import fcntl
 import ipaddress
+import os
+import shutil
 import socket
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -24,6 +29,8 @@ PICKER_SILENCE_S = 2.0
 ENVOY_SILENCE_S = 10.0
 """Longer than the picker's: ending Envoy cuts every stream."""
 POLL_S = 0.05
+MAX_DIRECTORY_LENGTH = 80
+"""A unix socket's path has at most 107 bytes."""
 
 
 class LocalGateway:
@@ -60,7 +67,8 @@ class LocalGateway:
 
     async def run(self) -> None:
         """Run both until cancelled; leaves no process behind."""
-        self._write_files()
+        self._make_directories()
+        write_endpoints(self._endpoints, [])  # until the picker does; Envoy does not start without
         picker = KeptRunning(
             self._picker_program(), healthy=self._picker_answers, max_silence_s=PICKER_SILENCE_S, say=self._say
         )
@@ -94,10 +102,13 @@ class LocalGateway:
                 return
             await asyncio.sleep(POLL_S)
 
+    def _make_directories(self) -> None:
+        for directory in (self._directory, self._endpoints.parent, self._listeners.parent):
+            directory.mkdir(mode=0o700, exist_ok=True)
+
     def _write_files(self) -> None:
-        for path in (self._endpoints, self._listeners):
-            path.parent.mkdir(exist_ok=True)
-        write_endpoints(self._endpoints, [])
+        self._make_directories()
+        self._endpoints.stat()  # Only the picker knows what is in it: where it is gone, wait until it is written anew.
         write_resources(self._listeners, [render_listener(host=self._host, port=self._port, steered=self._steered)])
         bootstrap = render_bootstrap(
             admin_socket=self._envoy_admin,
@@ -114,7 +125,12 @@ class LocalGateway:
             *("--admin-address", f"unix:{self._picker_admin}"),
             *("--envoy-endpoints", str(self._endpoints)),
         )
-        return Program("picker", [*self._picker_argv, *addresses], self._directory / "picker.log")
+        return Program(
+            "picker",
+            [*self._picker_argv, *addresses],
+            self._directory / "picker.log",
+            prepare=self._make_directories,
+        )
 
     def _envoy_program(self) -> Program:
         # Hot restart would share memory with any other Envoy of this machine.
@@ -125,13 +141,35 @@ class LocalGateway:
             "--log-level",
             "warning",
         )
-        return Program("envoy", [str(self._envoy), *arguments], self._directory / "envoy.log")
+        return Program(
+            "envoy", [str(self._envoy), *arguments], self._directory / "envoy.log", prepare=self._write_files
+        )
 
     async def _picker_answers(self) -> bool:
-        return await _get(self._picker_admin, "/healthz") is not None
+        # It writes its file when endpoints change, and when it starts: without the file it has to start again.
+        return self._endpoints.exists() and await _get(self._picker_admin, "/healthz") is not None
 
     async def _envoy_answers(self) -> bool:
         return await _get(self._envoy_admin, "/server_info") is not None
+
+
+@contextlib.contextmanager
+def working_directory() -> Iterator[Path]:
+    """Yield a new directory for sockets, Envoy's files and logs; it goes in the end.
+
+    It is locked meanwhile: systemd-tmpfiles takes what is older than ten days from /tmp, but nothing that is locked.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="tidegate-"))
+    lock = os.open(directory, os.O_RDONLY)
+    try:
+        if len(str(directory)) > MAX_DIRECTORY_LENGTH:
+            raise ConfigError(f"the path {directory} is too long for unix sockets", fix="Set TMPDIR=/tmp.")
+        with contextlib.suppress(OSError):  # some file systems have no locks
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield directory
+    finally:
+        os.close(lock)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def free_port(host: str, port: int, *, fix: str) -> int:

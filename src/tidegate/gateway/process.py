@@ -44,12 +44,17 @@ class Program:
     name: str
     argv: Sequence[str]
     log: Path
+    prepare: Callable[[], None] = lambda: None
+    """Called before each start: provides the files it needs, which a cleaner of /tmp may have taken."""
 
     def last_words(self) -> str:
         """Return the last line of its log, for a person who asks why it ended."""
-        with self.log.open("rb") as log:
-            log.seek(max(0, self.log.stat().st_size - LAST_WORDS_BYTES))
-            lines = log.read().decode(errors="replace").split("\n")
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(0, self.log.stat().st_size - LAST_WORDS_BYTES))
+                lines = log.read().decode(errors="replace").split("\n")
+        except OSError:
+            lines = []
         return next((line.strip() for line in reversed(lines) if line.strip()), "(none)")
 
 
@@ -61,6 +66,7 @@ async def running(program: Program, *, stdout: int | IO[bytes] | None = None) ->
     Raises TidegateError when it cannot be started.
     """
     try:
+        program.prepare()
         with program.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *program.argv,

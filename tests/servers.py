@@ -31,6 +31,8 @@ class ModelServer:
         self.metrics_release = asyncio.Event()
         """Scrapes wait for it."""
         self.metrics_release.set()
+        self.scraped = 0
+        self.scrapes_waiting = 0
         self.status = 200
         self.release = asyncio.Event()
         """Requests wait for it; what is streamed waits with its end."""
@@ -64,7 +66,10 @@ class ModelServer:
         return app
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        self.scraped += 1
+        self.scrapes_waiting += 1
         await self.metrics_release.wait()
+        self.scrapes_waiting -= 1
         if isinstance(self.metrics, int):
             return web.Response(status=self.metrics)
         text = EXPOSITION.format(queued=self.queued, running=self.running, kv=self.kv).encode()

@@ -18,6 +18,8 @@ from tidegate.scrape.probe import ExpositionSource, metrics_urls
 
 log = logging.getLogger(__name__)
 
+MAX_PAUSE_S = 2.0
+"""Between scrapes of a server that is there, but whose metrics are not."""
 JITTER = 0.1
 """Share of the interval by which pauses differ, so that a thousand endpoints are not asked in the same millisecond."""
 
@@ -64,6 +66,7 @@ class Scraper:
             serving=serving_url(endpoint),
         )
         failing = woken = False
+        pause_s = self._interval_s
         try:
             while True:
                 try:
@@ -73,22 +76,24 @@ class Scraper:
                     if not failing:
                         log.warning("%s: no metrics: %s", endpoint.name, error)
                     failing = True
+                    # Nothing is gained by asking a server five times a second for metrics that it does not have.
+                    pause_s = min(2 * pause_s, MAX_PAUSE_S) if error.server_reachable else self._interval_s
                 else:
                     self._pool.report(endpoint.name, scrape.signals, started_at=scrape.started_at)
                     if failing:
                         log.info("%s: metrics are back", endpoint.name)
                     failing = False
-                woken = await self._pause(source, alert=not woken)
+                    pause_s = self._interval_s
+                woken = await self._pause(source, pause_s, alert=not woken)
         finally:
             source.close()
 
-    async def _pause(self, source: ExpositionSource, *, alert: bool) -> bool:
-        """Wait for the next turn; True when `alert` and the server closed the connection, so the turn comes early.
+    async def _pause(self, source: ExpositionSource, about_s: float, *, alert: bool) -> bool:
+        """Wait `about_s` for the next turn; True when it comes early, on `alert`: the server closed the connection.
 
         A killed server is noticed at once that way; one that closes every connection is still not asked in a frenzy.
         """
-        spread = self._interval_s * JITTER
-        pause = self._interval_s + self._rng.uniform(-spread, spread)
+        pause = about_s * self._rng.uniform(1 - JITTER, 1 + JITTER)
         if not alert:
             await asyncio.sleep(pause)
             return False

@@ -19,7 +19,7 @@ from tidegate.bench.client import run_load
 from tidegate.bench.fleet import simulated_fleet
 from tidegate.bench.report import RunSummary, render_comparison, summarize, verdict
 from tidegate.bench.workload import Arrival, PromptMix, SharedPrefixes, TokenLengths, bursty_workload
-from tidegate.gateway.local import LocalGateway, free_port
+from tidegate.gateway.local import LocalGateway, reserved_port
 from tidegate.gateway.process import own_command
 from tidegate.protocol.errors import TidegateError
 
@@ -136,28 +136,30 @@ async def _gateway(
     servers: Sequence[str], *, steered: bool, envoy: Path, directory: Path, console: Console
 ) -> AsyncIterator[str]:
     """Run a gateway in front of the servers; yields its URL once it knows them all."""
-    gateway = LocalGateway(
-        directory,
-        envoy=envoy,
-        host="127.0.0.1",
-        port=free_port("127.0.0.1", 0, fix=""),
-        picker_argv=own_command("picker", *servers),
-        steered=steered,
-        say=lambda message: console.print(Text(message, style="yellow"), soft_wrap=True),
-    )
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(gateway.run(), name="gateway")
-        try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                url = await gateway.url()
-                await gateway.endpoints_ready()
-        except TimeoutError as error:
-            problem = (
-                f"the gateway was not ready within {READY_TIMEOUT_S:.0f} s. What it needed to start again is above."
-            )
-            raise TidegateError(problem) from error
-        yield url
-        running.cancel()
+    host = "127.0.0.1"
+    with reserved_port(host, 0, fix="Free a port.") as port:
+        gateway = LocalGateway(
+            directory,
+            envoy=envoy,
+            host=host,
+            port=port,
+            picker_argv=own_command("picker", *servers),
+            steered=steered,
+            say=lambda message: console.print(Text(message, style="yellow"), soft_wrap=True),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(gateway.run(), name="gateway")
+            try:
+                async with asyncio.timeout(READY_TIMEOUT_S):
+                    url = await gateway.url()
+                    await gateway.endpoints_ready()
+            except TimeoutError as error:
+                problem = (
+                    f"the gateway was not ready within {READY_TIMEOUT_S:.0f} s. What it needed to start again is above."
+                )
+                raise TidegateError(problem) from error
+            yield url
+            running.cancel()
 
 
 async def _busiest(session: aiohttp.ClientSession, server: str) -> list[str]:

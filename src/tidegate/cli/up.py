@@ -15,7 +15,7 @@ from tidegate.cli.dashboard import Dashboard
 from tidegate.cli.endpoints import endpoint_source
 from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.envoy.binary import find_envoy
-from tidegate.gateway.local import LocalGateway, free_port, working_directory
+from tidegate.gateway.local import LocalGateway, reserved_port, working_directory
 from tidegate.gateway.process import own_command
 from tidegate.protocol.errors import ConfigError
 
@@ -65,10 +65,13 @@ def up(
     if port and port == admin_port:
         raise ConfigError(f"port {port} is given twice", fix="Give another --port or another --admin-port.")
     binary = find_envoy(envoy)
-    port = free_port(host, port, fix="Give another --port or --host.")
-    admin_port = free_port("127.0.0.1", admin_port, fix="Give another --admin-port.")
     picker_options = [*(urls or []), *(["--endpoints", str(endpoints)] if endpoints else [])]
-    with working_directory() as directory, contextlib.suppress(asyncio.CancelledError):
+    with (
+        reserved_port(host, port, fix="Give another --port or --host.") as port,
+        reserved_port("127.0.0.1", admin_port, fix="Give another --admin-port.") as admin_port,
+        working_directory() as directory,
+        contextlib.suppress(asyncio.CancelledError),
+    ):
         uvloop.run(
             _run(
                 directory,

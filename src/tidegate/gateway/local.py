@@ -172,10 +172,14 @@ def working_directory() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def free_port(host: str, port: int, *, fix: str) -> int:
-    """Return `port` of the IP address `host`, or a free one for 0; ConfigError, with `fix`, when it cannot be had.
+@contextlib.contextmanager
+def reserved_port(host: str, port: int, *, fix: str) -> Iterator[int]:
+    """Yield `port` of the IP address `host`, or a free one for 0; ConfigError, with `fix`, when it cannot be had.
 
     Asked before Envoy binds it: Envoy would share a port silently with another Envoy, and wait forever for a name.
+
+    Until the end of the block the port goes to nobody who takes any free one, also while Envoy or the picker is away.
+    These get it, by SO_REUSEADDR: Linux lets a socket that has it, and does not listen, stand in the way of no other.
     """
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
@@ -183,13 +187,19 @@ def free_port(host: str, port: int, *, fix: str) -> int:
         raise ConfigError(
             f"cannot listen on {host!r}: not an IP address", fix="Give one, such as 127.0.0.1, or 0.0.0.0 for all."
         ) from error
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, socket.SOCK_STREAM) as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            reservation.bind((host, port))
         except OSError as error:
             raise ConfigError(f"cannot listen on {_authority(host, port)}: {error.strerror}", fix=fix) from error
-        return int(probe.getsockname()[1])
+        yield int(reservation.getsockname()[1])
+
+
+def free_port(host: str, port: int, *, fix: str) -> int:
+    """Return what `reserved_port` yields, for who does not mind that another may take it."""
+    with reserved_port(host, port, fix=fix) as free:
+        return free
 
 
 def _authority(host: str, port: int) -> str:

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -180,6 +181,19 @@ async def test_on_a_terminal_it_shows_why_envoy_does_not_start(tmp_path: Path) -
             return "envoy exited with status 1; starting it again. Its last words: out of luck" in screen()
 
         await until(is_shown)
+
+
+async def test_it_and_its_programs_may_open_as_many_files_as_the_hard_limit_allows() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with model_server("a") as server:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        try:
+            async with gateway(server.url) as up:
+                family = [up.process.pid, *children(up.process.pid)]
+                limits = [resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in family]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert limits == [(hard, hard)] * 3
 
 
 async def test_without_a_terminal_it_logs_lines() -> None:

@@ -1,7 +1,9 @@
 """The `tidegate` command: finds the subcommand, turns a user's mistake into one line."""
 
+import contextlib
 import importlib
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits 2 with one line on standard error when the user can mend what is wrong."""
     # grpc logs what it then also raises, such as a port in use. Read when a command imports it.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    _raise_file_limit()
     try:
         app(args=arguments, prog_name="tidegate")
     except TidegateError as error:
@@ -72,6 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if mendable is None or others is not None:
             raise
         _complain(_first(mendable))
+
+
+def _raise_file_limit() -> None:
+    """Open as many files as may be, here and in Envoy: the usual soft limit is 1,024, and an endpoint takes several."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # refused in some sandboxes: what there is may well do
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _complain(error: BaseException) -> NoReturn:

@@ -4,9 +4,10 @@ Signals path: host names → **addresses** → Discovery
 """
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Collection, Mapping
+
+from tidegate.scrape.look_up import is_address
 
 LOOK_UP_AGAIN_S = 30.0
 """How long an address is trusted. Look-ups go through the system's resolver, which may keep answers of its own."""
@@ -39,7 +40,7 @@ class Resolver:
         for host in hosts:
             if host in self._look_ups or self._due.get(host, now) > now:
                 continue
-            if _is_address(host):
+            if is_address(host):
                 self._addresses[host] = host
             else:
                 self._look_ups[host] = tasks.create_task(self._look_up(host), name=f"look up {host}")
@@ -72,11 +73,3 @@ class Resolver:
         # Name servers turn the order of several addresses round; one that still holds is no news.
         if self._addresses.get(host) not in found:
             self._addresses[host] = found[0]
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -15,7 +15,7 @@ class LookUp:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._literal = _is_address(host)
+        self._literal = is_address(host)
         self._open: asyncio.Task[Sequence[str] | OSError | UnicodeError] | None = None
 
     async def addresses(self) -> Sequence[str]:
@@ -55,7 +55,8 @@ async def _ask(host: str) -> Sequence[str] | OSError | UnicodeError:
     return [str(info[4][0]) for info in found] or OSError("no address found")
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Return whether a host is written as an IP address, so that there is nothing to look up."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

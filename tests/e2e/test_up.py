@@ -171,16 +171,19 @@ async def test_modules_of_the_current_directory_are_not_imported(
         await up.ready()
 
 
-async def test_on_a_terminal_it_shows_why_envoy_does_not_start(tmp_path: Path) -> None:
+async def test_on_a_terminal_it_shows_why_envoy_does_not_start(tmp_path: Path, temporary: Path) -> None:
     envoy = tmp_path / "envoy"
     envoy.write_text("#!/bin/sh\n[ $1 = --version ] || { echo out of luck; exit 1; }\n")
     envoy.chmod(0o755)
-    async with on_a_terminal("http://gpu-1", "--envoy", str(envoy)) as (_, screen, _keyboard):
+    async with on_a_terminal("http://gpu-1", "--envoy", str(envoy)) as (process, screen, keyboard):
 
         async def is_shown() -> bool:
             return "envoy exited with status 1; starting it again. Its last words: out of luck" in screen()
 
         await until(is_shown)
+        os.write(keyboard, b"\x03")
+        assert await asyncio.wait_for(process.wait(), 5) == 0
+    assert not list(temporary.iterdir())
 
 
 async def test_it_and_its_programs_may_open_as_many_files_as_the_hard_limit_allows() -> None:

@@ -284,3 +284,53 @@ def test_openmetrics_reads_as_prometheus_client_reads_it() -> None:
     ]
 
     assert read(exposition.encode(), families) == expected
+
+
+om_values = st.integers(0, 2**53).map(float)
+om_labels = st.dictionaries(st.sampled_from(["engine", "model_name", "z"]), label_values, max_size=3)
+om_times = st.sampled_from(["", " 1.5", " 1700000000.25"])
+# Not with braces in their labels: prometheus_client does not read those.
+exemplars = st.sampled_from(["", ' # {trace_id="a # b"} 0.5', " # {} 1.5 1520879607.789"])
+
+
+def rendered_labels(labels: dict[str, str]) -> str:
+    return "{" + ",".join(f"{name}={escape(value)}" for name, value in labels.items()) + "}" if labels else ""
+
+
+@st.composite
+def openmetrics_families(draw: st.DrawFn, name: str) -> str:
+    """One family with its metadata; its samples carry the suffixes of its type."""
+    kind = draw(st.sampled_from(["gauge", "counter", "info", "unknown"]))
+    series = draw(st.lists(om_labels, max_size=3, unique_by=lambda labels: tuple(sorted(labels.items()))))
+    lines = [f"# TYPE {name} {kind}", f"# HELP {name} {name}_total 1"]
+    for labels in map(rendered_labels, series):
+        value = draw(om_values)
+        match kind:
+            case "counter":
+                lines.append(f"{name}_total{labels} {value}{draw(exemplars)}")
+                lines.extend([f"{name}_created{labels} {draw(om_values)}"] if draw(st.booleans()) else [])
+            case "info":
+                lines.append(f"{name}_info{labels} 1.0")
+            case _:
+                lines.append(f"{name}{labels} {value}{draw(om_times) if len(series) == 1 else ''}")
+    return "\n".join(lines) + "\n"
+
+
+@given(st.tuples(*(openmetrics_families(name) for name in ("waiting", "waiting_by", "tokens", "config"))), st.data())
+def test_generated_openmetrics_reads_as_prometheus_client_reads_it(
+    families: tuple[str, ...], data: st.DataObject
+) -> None:
+    exposition = "".join(families) + "# EOF\n"
+    suffixed = [
+        name + suffix for name in ("waiting", "tokens", "config") for suffix in ("", "_total", "_created", "_info")
+    ]
+    wanted = data.draw(st.lists(st.sampled_from([*suffixed, "absent"]), unique=True))
+
+    expected = [
+        comparable(sample.name, sample.labels, sample.value)
+        for metric in parse_openmetrics(exposition)
+        for sample in metric.samples
+        if sample.name in wanted
+    ]
+
+    assert read(exposition.encode(), wanted) == expected

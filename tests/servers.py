@@ -34,6 +34,8 @@ class ModelServer:
         self.scraped = 0
         self.scrapes_waiting = 0
         self.status = 200
+        self.said: dict[str, object] = {}
+        """What its answers say besides its name."""
         self.release = asyncio.Event()
         """Requests wait for it; what is streamed waits with its end."""
         self.release.set()
@@ -83,7 +85,7 @@ class ModelServer:
         await self.release.wait()
         self.answered += 1
         return web.json_response(
-            {"served_by": self.name, "body_sha256": hashlib.sha256(body).hexdigest()}, status=self.status
+            {"served_by": self.name, "body_sha256": hashlib.sha256(body).hexdigest(), **self.said}, status=self.status
         )
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:

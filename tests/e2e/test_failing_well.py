@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from clients import Answer, complete, load, open_session
+from metrics import metric
 from processes import Gateway, Tidegate, gateway, sim, until
 from servers import model_server, model_servers
 
@@ -51,15 +52,6 @@ async def picks_resume(up: Gateway) -> None:
 def picks(pool: dict[str, dict[str, dict[str, int]]]) -> int:
     """Return how many requests the picker has sent anywhere."""
     return sum(endpoint["picks"] for endpoint in pool["endpoints"].values())
-
-
-async def metric(up: Gateway, name: str, **labels: str) -> float:
-    """Return the sum of a family's series that have these labels."""
-    async with aiohttp.request("GET", f"{up.admin}/metrics") as answer:
-        lines = (await answer.text()).splitlines()
-    wanted = [f'{label}="{value}"' for label, value in labels.items()]
-    chosen = [line for line in lines if line.startswith(name) and all(pair in line for pair in wanted)]
-    return sum(float(line.rpartition(" ")[2]) for line in chosen)
 
 
 async def test_a_picker_that_is_killed_costs_no_request_and_is_started_again() -> None:

@@ -3,89 +3,18 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
-import numpy as np
 import pytest
 from envoy.service.auth.v3 import external_auth_pb2 as auth
 from google.rpc import status_pb2
 
-from own_envoy import endpoint_of, own_envoy
+from own_envoy import endpoint_of, observed_envoy
 from processes import until
-from servers import ModelServer, model_server, model_servers
-from tidegate.gateway.access_log import AccessLogService
-from tidegate.gateway.ext_authz import AuthorizationService
-from tidegate.picker.director import Director
-from tidegate.picker.profile import default_profile
+from servers import model_server, model_servers
 from tidegate.pool.endpoint import Endpoint
-from tidegate.pool.outcomes import Outcome, Outcomes, Result
-from tidegate.pool.table import Pool
-
-Answered = Callable[[auth.CheckResponse], Awaitable[auth.CheckResponse]]
-
-
-class RecordedOutcomes(Outcomes):
-    """Remembers each outcome."""
-
-    def __init__(self, pool: Pool) -> None:
-        super().__init__(pool)
-        self.taken: list[Outcome] = []
-
-    def take(self, outcome: Outcome, now: float) -> None:
-        self.taken.append(outcome)
-        super().take(outcome, now)
-
-
-class ReachingBack(AuthorizationService):
-    """Decides as always; what becomes of the answer then, the test says."""
-
-    on_its_way: Answered | None = None
-
-    async def check(self, request: auth.CheckRequest, context: object) -> auth.CheckResponse:
-        answer = await super().check(request, context)
-        return answer if self.on_its_way is None else await self.on_its_way(answer)
-
-
-class Gateway:
-    """An Envoy, a pool, and what the log told."""
-
-    def __init__(self, endpoints: list[Endpoint]) -> None:
-        self.pool = Pool(stale_after_s=60)
-        self.pool.set_endpoints(endpoints)
-        self.outcomes = RecordedOutcomes(self.pool)
-        rng = np.random.default_rng(1)
-        director = Director(self.pool, default_profile(), destinations=2, tracked=True, rng=rng, id_prefix="ours-")
-        self.authorization = ReachingBack(director, time.monotonic)
-        self.access_log = AccessLogService(self.outcomes, time.monotonic)
-        self.url = ""
-
-    async def told(self, count: int = 1) -> list[Outcome]:
-        """Wait until so many outcomes are told; nothing is in flight then."""
-
-        async def are_told() -> bool:
-            return len(self.outcomes.taken) >= count
-
-        await until(are_told)
-        assert self.pool.view(time.monotonic()).in_flight.tolist() == [0] * len(self.pool.endpoints)
-        assert len(self.outcomes.taken) == count
-        return self.outcomes.taken
-
-    async def in_flight(self) -> int:
-        """Return how many requests are counted at some endpoint."""
-        return int(self.pool.view(time.monotonic()).in_flight.sum())
-
-
-@contextlib.asynccontextmanager
-async def gateway(directory: Path, *members: ModelServer | Endpoint) -> AsyncIterator[Gateway]:
-    """Run it in front of these."""
-    endpoints = [endpoint_of(member) if isinstance(member, ModelServer) else member for member in members]
-    running = Gateway(endpoints)
-    services = [running.authorization.handler(), running.access_log.handler()]
-    async with own_envoy(directory, endpoints, services) as url:
-        running.url = url
-        yield running
+from tidegate.pool.outcomes import Result
 
 
 async def dead_endpoint(name: str) -> Endpoint:
@@ -95,7 +24,7 @@ async def dead_endpoint(name: str) -> Endpoint:
 
 
 async def test_an_answer_is_told_with_its_server_and_without_a_time_to_first_token(tmp_path: Path) -> None:
-    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+    async with model_servers(1) as [server], observed_envoy(tmp_path, server) as up:
         async with aiohttp.request("POST", up.url, data=b"{}") as answer:
             assert answer.status == 200
         [outcome] = await up.told()
@@ -106,7 +35,7 @@ async def test_an_answer_is_told_with_its_server_and_without_a_time_to_first_tok
 
 
 async def test_of_a_stream_the_time_to_first_token_is_that_of_the_first_byte_not_of_the_headers(tmp_path: Path) -> None:
-    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+    async with model_servers(1) as [server], observed_envoy(tmp_path, server) as up:
         server.first_token.clear()
         asked_at = time.monotonic()
         async with aiohttp.request("POST", f"{up.url}/stream", data=b"{}") as answer:
@@ -128,7 +57,7 @@ async def test_of_a_stream_the_time_to_first_token_is_that_of_the_first_byte_not
 
 @pytest.mark.parametrize("path", ["/", "/stream"])
 async def test_a_client_that_leaves_has_aborted_before_or_after_the_first_token(tmp_path: Path, path: str) -> None:
-    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+    async with model_servers(1) as [server], observed_envoy(tmp_path, server) as up:
         server.release.clear()
         async with aiohttp.ClientSession() as session:
             request = asyncio.create_task(session.post(up.url + path, data=b"{}"))
@@ -148,7 +77,7 @@ async def test_a_client_that_leaves_has_aborted_before_or_after_the_first_token(
 
 
 async def test_a_stream_whose_server_dies_is_broken_although_its_status_is_200(tmp_path: Path) -> None:
-    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+    async with model_servers(1) as [server], observed_envoy(tmp_path, server) as up:
         server.release.clear()
         async with aiohttp.request("POST", f"{up.url}/stream", data=b"{}") as answer:
             assert await answer.content.readline() == b"a\n"
@@ -163,7 +92,7 @@ async def test_a_stream_whose_server_dies_is_broken_although_its_status_is_200(t
 
 async def test_a_retried_request_is_answered_by_another_and_its_first_server_passed_over(tmp_path: Path) -> None:
     dead = await dead_endpoint("dead")
-    async with model_servers(1) as [server], gateway(tmp_path, dead, server) as up:
+    async with model_servers(1) as [server], observed_envoy(tmp_path, dead, server) as up:
         for _ in range(10):  # which one is picked first, chance decides
             async with aiohttp.request("POST", up.url, data=b"{}") as answer:
                 assert (answer.status, (await answer.json())["served_by"]) == (200, server.name)
@@ -175,7 +104,7 @@ async def test_a_retried_request_is_answered_by_another_and_its_first_server_pas
 
 
 async def test_without_any_server_that_answers_a_request_is_unserved(tmp_path: Path) -> None:
-    async with gateway(tmp_path, await dead_endpoint("dead")) as up:
+    async with observed_envoy(tmp_path, await dead_endpoint("dead")) as up:
         async with aiohttp.request("POST", up.url, data=b"{}") as answer:
             assert answer.status == 503
         [outcome] = await up.told()
@@ -186,7 +115,7 @@ async def test_without_any_server_that_answers_a_request_is_unserved(tmp_path: P
 
 @pytest.mark.parametrize(("status", "attempts"), [(500, 1), (503, 4)])
 async def test_a_servers_own_errors_are_its_errors_retried_or_not(tmp_path: Path, status: int, attempts: int) -> None:
-    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+    async with model_servers(1) as [server], observed_envoy(tmp_path, server) as up:
         server.status = status
         async with aiohttp.request("POST", up.url, data=b"{}") as answer:
             assert answer.status == status
@@ -204,7 +133,7 @@ async def test_a_request_that_is_denied_counts_nowhere_afterwards(tmp_path: Path
             dynamic_metadata=answer.dynamic_metadata,
         )
 
-    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+    async with model_servers(1) as [server], observed_envoy(tmp_path, server) as up:
         up.authorization.on_its_way = deny
         async with aiohttp.request("POST", up.url, data=b"{}") as answer:
             assert (answer.status, await answer.text()) == (429, "later")
@@ -215,7 +144,7 @@ async def test_a_request_that_is_denied_counts_nowhere_afterwards(tmp_path: Path
 
 
 async def test_what_envoy_refuses_itself_is_denied_and_was_not_unpicked(tmp_path: Path) -> None:
-    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+    async with model_servers(1) as [server], observed_envoy(tmp_path, server) as up:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(up.url.rpartition(":")[2]))
         writer.write(b"GET / HTTP/1.1\r\n\r\n")  # no host
         assert b"400" in await reader.readline()
@@ -231,7 +160,7 @@ async def test_a_decision_that_comes_too_late_to_be_read_is_released_when_the_re
         await asyncio.sleep(1.5)  # Envoy waits for 1 s
         return answer
 
-    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+    async with model_servers(1) as [server], observed_envoy(tmp_path, server) as up:
         up.authorization.on_its_way = late
         request = asyncio.create_task(_post(up.url))
         await until(up.in_flight)
@@ -250,7 +179,7 @@ async def test_a_decision_whose_client_left_before_it_was_read_is_released(tmp_p
         await asyncio.sleep(0.5)
         return answer
 
-    async with model_servers(1) as [server], gateway(tmp_path, server) as up:
+    async with model_servers(1) as [server], observed_envoy(tmp_path, server) as up:
         up.authorization.on_its_way = wait
         request = asyncio.create_task(_post(up.url))
         await decided.wait()
@@ -264,7 +193,7 @@ async def test_a_decision_whose_client_left_before_it_was_read_is_released(tmp_p
 
 async def test_when_envoy_dies_nothing_stays_in_flight_where_no_report_can_tell(tmp_path: Path) -> None:
     async with model_servers(1) as [server], contextlib.AsyncExitStack() as stack:
-        up = await stack.enter_async_context(gateway(tmp_path, server))
+        up = await stack.enter_async_context(observed_envoy(tmp_path, server))
         assert await _post(up.url) == 200  # the log stream is open
         await up.told()
         server.release.clear()

@@ -39,6 +39,12 @@ def up(
     admin_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of /metrics and /debug/pool; 0 takes a free one.")
     ] = 9090,
+    usage_from_envoy: Annotated[
+        bool,
+        typer.Option(
+            "--usage-from-envoy", help="Let Envoy read token usage from the answers, by a filter it calls unfinished."
+        ),
+    ] = False,
     envoy: Annotated[Path | None, typer.Option(metavar="PATH", help="Run this Envoy instead of the wheel's.")] = None,
 ) -> None:
     """Run an inference gateway: each request goes to the model server that should answer it soonest.
@@ -81,12 +87,21 @@ def up(
                 admin_port=admin_port,
                 demo=demo,
                 picker_options=picker_options,
+                usage=usage_from_envoy,
             )
         )
 
 
 async def _run(
-    directory: Path, envoy: Path, *, host: str, port: int, admin_port: int, demo: int, picker_options: Sequence[str]
+    directory: Path,
+    envoy: Path,
+    *,
+    host: str,
+    port: int,
+    admin_port: int,
+    demo: int,
+    picker_options: Sequence[str],
+    usage: bool,
 ) -> None:
     cancel_on_signals()
     dashboard = Dashboard(Console())
@@ -99,6 +114,7 @@ async def _run(
             port=port,
             picker_argv=[*picker_argv, "--admin-address", f"127.0.0.1:{admin_port}"],
             steered=True,
+            usage=usage,
             say=dashboard.say,
         )
         dashboard.say("starting Envoy and the picker")

@@ -45,12 +45,13 @@ class LocalGateway:
         port: int,
         picker_argv: Sequence[str],
         steered: bool,
+        usage: bool = False,
         say: Callable[[str], None],
     ) -> None:
         """Use `directory` (a short path: sockets live there) for everything.
 
-        `picker_argv` starts a picker, to which the addresses here are added. `steered`: ask the
-        picker; otherwise plain round robin, with the picker only watching.
+        `picker_argv` starts a picker, to which the addresses here are added. `steered`: ask the picker; otherwise plain
+        round robin, with the picker only watching. `usage`: let Envoy read token usage from the answers.
         """
         self._directory = directory
         self._envoy = envoy
@@ -58,6 +59,7 @@ class LocalGateway:
         self._port = port
         self._picker_argv = picker_argv
         self._steered = steered
+        self._usage = usage
         self._say = say
         self._picker_socket = directory / "picker.sock"
         self._picker_admin = directory / "picker-admin.sock"
@@ -109,7 +111,10 @@ class LocalGateway:
     def _write_files(self) -> None:
         self._make_directories()
         self._endpoints.stat()  # Only the picker knows what is in it: where it is gone, wait until it is written anew.
-        write_resources(self._listeners, [render_listener(host=self._host, port=self._port, steered=self._steered)])
+        write_resources(
+            self._listeners,
+            [render_listener(host=self._host, port=self._port, steered=self._steered, usage=self._usage)],
+        )
         bootstrap = render_bootstrap(
             admin_socket=self._envoy_admin,
             picker_socket=self._picker_socket,

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from processes import until
-from tidegate.cli.dashboard import Dashboard
+from tidegate.cli.dashboard import Dashboard, PoolTable
 from tidegate.gateway.report import EndpointReport, PoolReport
 
 NAMES = ("[fd00::1]:8000", "[/x]", "fd00::1234:5", "[red]")
@@ -54,7 +55,59 @@ async def test_names_and_messages_are_shown_as_they_are(terminal: bool) -> None:
         await running
 
     shown = screen.getvalue()
-    rows = [f"│ {name} " if terminal else f"{name} unreachable queued=" for name in NAMES]
+    rows = [f"\n{name} " if terminal else f"{name} unreachable queued=" for name in NAMES]
     events = [f"{name} is unreachable: http://{name}: [/refused]" for name in NAMES]
     told = [*rows, *events, "[/c]: no such host", "http://[::1]:8080"]
     assert not [text for text in told if text not in shown]
+
+
+def table_of(*names: str, width: int) -> list[str]:
+    """Return the lines of the table of such endpoints, and of one that serves as much as it can."""
+    report = report_of(*names)
+    silent = report.endpoints[0]
+    full = msgspec.structs.replace(
+        silent,
+        name="full",
+        state="ready",
+        queued_requests=1234,
+        running_requests=256,
+        kv_utilization=1.0,
+        in_flight=1490,
+        age_s=0.2,
+    )
+    report = msgspec.structs.replace(report, endpoints=[*report.endpoints, full])
+    screen = io.StringIO()
+    table = PoolTable(report, {"full": 123.0}, title="tidegate on http://127.0.0.1:8080")
+    Console(file=screen, width=width, color_system=None).print(table)
+    return [line.rstrip() for line in screen.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("width", "heading", "full"),
+    [
+        (120, "endpoint state queued running KV in flight picks/s age", "full ready 1234 256 100 % 1490 123 0.2 s"),
+        (80, "endpoint state queued running KV in flight picks/s age", "full ready 1234 256 100 % 1490 123 0.2 s"),
+        (60, "endpoint state queued running KV flight", "full ready 1234 256 100 % 1490"),
+    ],
+)
+def test_a_narrow_terminal_shows_endpoints_whole_and_has_fewer_columns(width: int, heading: str, full: str) -> None:
+    names = ("127.0.0.1:45001", "127.0.0.1:45002")
+
+    lines = table_of(*names, width=width)
+
+    assert max(len(line) for line in lines) <= width
+    cells = [" ".join(line.split()) for line in lines]
+    assert heading in cells
+    assert full in cells
+    assert [line.split()[:2] for line in lines if "unreachable" in line] == [[name, "unreachable"] for name in names]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_name_longer_than_the_terminal_loses_nothing(width: int) -> None:
+    name = f"{'gpu-17.' * 20}example.com:8000"
+
+    lines = table_of(name, width=width)
+
+    assert max(len(line) for line in lines) <= width
+    folded = "".join(line.split()[0] for line in lines if "gpu" in line or "example" in line or ":8000" in line)
+    assert folded == name

@@ -23,7 +23,7 @@ from processes import Gateway, alive, children, environment, gateway, tidegate, 
 from servers import model_server
 
 ENDLESS = 100_000
-COLUMNS = ("endpoint", "state", "queued", "running", "KV utilization", "in flight", "picks/s", "report age")
+COLUMNS = ("endpoint", "state", "queued", "running", "KV", "in flight", "picks/s", "age")
 
 
 @pytest.fixture

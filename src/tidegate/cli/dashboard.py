@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 
-from rich.console import Console, Group
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +18,19 @@ FRAME_S = 0.25
 SUMMARY_S = 10.0
 RATE_S = 2.0
 EVENTS_SHOWN = 5
+
+COLUMNS = ("endpoint", "state", "queued", "running", "KV", "in flight", "picks/s", "age")
+DISPENSABLE = ("age", "picks/s", "in flight")
+"""What goes where there is no room, in this order: the state already tells of reports that are old."""
+MIN_WIDTHS = {
+    "endpoint": len("endpoint"),
+    "state": len("unreachable"),
+    "KV": len("100 %"),
+    "in flight": len("flight"),
+    "age": len("99.9 s"),
+}
+"""So that the table does not jump when a state changes."""
+UNLIMITED = 10_000
 
 STATE_STYLES = {"ready": "green", "stale": "yellow", "unknown": "yellow", "ejected": "red", "unreachable": "red"}
 
@@ -54,7 +69,7 @@ class Dashboard:
             self._live = True
             async for report, rates in _frames(read_pool, FRAME_S):
                 self._note_changes(report)
-                table = render_table(report, rates, title=self._title)
+                table = PoolTable(report, rates, title=self._title)
                 live.update(Group(table, *self._events, Text("Ctrl-C stops everything", style="dim")), refresh=True)
 
     async def _print_lines(self, read_pool: ReadPool) -> None:
@@ -95,20 +110,53 @@ async def _frames(read_pool: ReadPool, every_s: float) -> AsyncIterator[tuple[Po
         await asyncio.sleep(every_s)
 
 
-def render_table(report: PoolReport | None, rates: dict[str, float], *, title: str) -> Table:
-    """Return the table of endpoints; `rates`: picks per second by endpoint name."""
-    # Text throughout: in a str, the [fd00::1] of a name would be markup, and its :1234: a picture.
-    table = Table(title=Text(title, style="bold"), title_justify="left", header_style="bold")
-    table.add_column("endpoint")
-    table.add_column("state")
-    for heading in ("queued", "running", "KV utilization", "in flight", "picks/s", "report age"):
-        table.add_column(heading, justify="right")
-    if report is None:
-        table.caption = Text("the picker does not answer; Envoy serves by least request meanwhile", style="dim")
+class PoolTable:
+    """The table of endpoints, with as many columns as the terminal has room for."""
+
+    def __init__(self, report: PoolReport | None, rates: dict[str, float], *, title: str) -> None:
+        """`rates`: picks per second by endpoint name."""
+        self._report = report
+        self._rates = rates
+        self._title = title
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unlimited = options.update(width=UNLIMITED)  # a measurement is never above the width of its options
+        for number in range(len(DISPENSABLE) + 1):
+            table = self._table([column for column in COLUMNS if column not in DISPENSABLE[:number]])
+            if Measurement.get(console, unlimited, table).minimum <= options.max_width:
+                break
+        else:  # Names of many letters go over several lines: both their beginnings and their ends tell them apart.
+            table.columns[0].no_wrap = False
+        yield table
+
+    def _table(self, columns: Sequence[str]) -> Table:
+        # Text throughout: in a str, the [fd00::1] of a name would be markup, and its :1234: a picture.
+        # No lines between the columns, which would not all fit into 80 characters then.
+        table = Table(
+            title=Text(self._title, style="bold"),
+            title_justify="left",
+            header_style="bold",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        for column in columns:
+            is_text = column in {"endpoint", "state"}
+            table.add_column(
+                column,
+                justify="left" if is_text else "right",
+                no_wrap=column != "in flight",
+                overflow="fold",
+                min_width=MIN_WIDTHS.get(column),
+            )
+        if self._report is None:
+            table.caption = Text("the picker does not answer; Envoy serves by least request meanwhile", style="dim")
+            return table
+        for endpoint in self._report.endpoints:
+            cells = _cells(endpoint, self._rates.get(endpoint.name, 0.0))
+            table.add_row(*(cells[column] for column in columns))
         return table
-    for endpoint in report.endpoints:
-        table.add_row(*_cells(endpoint, rates.get(endpoint.name, 0.0)))
-    return table
 
 
 def render_summary(report: PoolReport, rates: dict[str, float]) -> str:
@@ -121,17 +169,18 @@ def render_summary(report: PoolReport, rates: dict[str, float]) -> str:
     return " | ".join(parts) if parts else "no endpoints"
 
 
-def _cells(endpoint: EndpointReport, rate: float) -> tuple[str | Text, ...]:
-    return (
-        Text(endpoint.name),
-        Text(endpoint.state, style=STATE_STYLES.get(endpoint.state, "")),
-        _count(endpoint.queued_requests),
-        _count(endpoint.running_requests),
-        _percent(endpoint.kv_utilization),
-        str(endpoint.in_flight),
-        f"{rate:.0f}",
-        "-" if endpoint.age_s is None else f"{endpoint.age_s:.1f} s",
-    )
+def _cells(endpoint: EndpointReport, rate: float) -> dict[str, str | Text]:
+    """Return what each of COLUMNS shows."""
+    return {
+        "endpoint": Text(endpoint.name),
+        "state": Text(endpoint.state, style=STATE_STYLES.get(endpoint.state, "")),
+        "queued": _count(endpoint.queued_requests),
+        "running": _count(endpoint.running_requests),
+        "KV": _percent(endpoint.kv_utilization),
+        "in flight": str(endpoint.in_flight),
+        "picks/s": f"{rate:.0f}",
+        "age": "-" if endpoint.age_s is None else f"{endpoint.age_s:.1f} s",
+    }
 
 
 def _count(value: int | None) -> str:

@@ -1,7 +1,7 @@
 """A gateway that is not ours: a real Envoy that asks by ext_proc, configured as other projects configure theirs."""
 
-import asyncio
 import contextlib
+import functools
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import aiohttp
 
-from processes import until
+from processes import listens, until
 from tidegate.gateway.envoy.binary import find_envoy
 from tidegate.gateway.local import free_port
 from tidegate.gateway.process import Program, running
@@ -52,16 +52,7 @@ async def foreign_gateway(
     config.write_text(json.dumps(admin | _bootstrap(port, picker, mode, cluster, subset)))
     argv = [str(find_envoy()), "--config-path", str(config), "--disable-hot-restart", "--log-level", "warning"]
     async with running(Program("envoy", argv, directory / "envoy.log")):
-
-        async def listens() -> bool:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                return False
-            writer.close()
-            return True
-
-        await until(listens)
+        await until(functools.partial(listens, port))
         yield ForeignGateway(port, admin_socket)
 
 

@@ -1,7 +1,7 @@
 """Our own Envoy, real, in front of services that run inside the test: for answers that no real picker gives."""
 
-import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ import grpc.aio
 import numpy as np
 from envoy.service.auth.v3 import external_auth_pb2 as auth
 
-from processes import until
+from processes import listens, until
 from servers import ModelServer
 from tidegate.gateway.access_log import AccessLogService
 from tidegate.gateway.envoy.binary import find_envoy
@@ -56,19 +56,10 @@ async def own_envoy(
     argv = [str(find_envoy()), "--config-path", str(directory / "bootstrap.json"), "--disable-hot-restart"]
     try:
         async with running(Program("envoy", [*argv, "--log-level", "warning"], directory / "envoy.log")):
-            await until(lambda: _listens(port))
+            await until(functools.partial(listens, port))
             yield f"http://127.0.0.1:{port}"
     finally:
         await server.stop(0)
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 def endpoint_of(server: ModelServer) -> Endpoint:

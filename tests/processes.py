@@ -26,6 +26,16 @@ async def until(probe: Callable[[], Awaitable[T]], *, within_s: float = DEADLINE
         return answer
 
 
+async def listens(port: int) -> bool:
+    """Return whether somebody takes connections there, on loopback."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
 class Tidegate:
     """A running command."""
 

@@ -132,10 +132,7 @@ class SimulatedGenerator:
             end = start + iteration.duration_s
             await asyncio.sleep(end - loop.time())
             self._publish(iteration)
-            # The next iteration follows at once, however late the timer was: rounding must not add up. But a process
-            # that fell behind by a whole iteration would make up for it in a burst, faster than any server.
-            now = loop.time()
-            start = end if now - end < iteration.duration_s else now
+            start = iteration.next_start(end, loop.time())
 
     def _publish(self, iteration: Iteration) -> None:
         # TensorRT-LLM counts the queue when the iteration has ended: requests have come meanwhile.

@@ -28,6 +28,7 @@ from tidegate.protocol.errors import ConfigError
 PICKER_SILENCE_S = 2.0
 ENVOY_SILENCE_S = 10.0
 """Longer than the picker's: ending Envoy cuts every stream."""
+LISTEN_PATIENCE_S = 1
 POLL_S = 0.05
 MAX_DIRECTORY_LENGTH = 80
 """A unix socket's path has at most 107 bytes."""

@@ -64,3 +64,11 @@ class Iteration:
     """For each request that starts, or starts again, in this iteration: its prompt tokens found in the KV cache."""
     load: BatchLoad
     """The load while it runs."""
+
+    def next_start(self, end: float, now: float) -> float:
+        """Return when the next iteration begins, if this one was to end at `end` and it is `now`; seconds of one clock.
+
+        It follows at once, however late the timer was: rounding must not add up. But a process that fell behind by a
+        whole iteration would make up for it in a burst, faster than any server.
+        """
+        return end if now - end < self.duration_s else now

@@ -104,10 +104,7 @@ class Driver:
                 self._accept(self._arrivals.get())
             self._publish(iteration)
             self._drop_abandoned()
-            # The next iteration follows at once, however late the timer was: rounding must not add up. But a process
-            # that fell behind by a whole iteration would make up for it in a burst, faster than any server.
-            now = time.monotonic()
-            start = end if now - end < iteration.duration_s else now
+            start = iteration.next_start(end, time.monotonic())
 
     def _accept(self, job: Job | None) -> None:
         if job is None:

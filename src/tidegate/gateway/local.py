@@ -8,17 +8,19 @@ import contextlib
 import fcntl
 import ipaddress
 import os
+import re
 import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from pathlib import Path
 
 import aiohttp
 import msgspec
 
 from tidegate.gateway.envoy.bootstrap import render_bootstrap
-from tidegate.gateway.envoy.endpoints import write_endpoints
+from tidegate.gateway.envoy.endpoints import CLUSTER, write_endpoints
 from tidegate.gateway.envoy.files import write_json, write_resources
 from tidegate.gateway.envoy.listener import render_listener
 from tidegate.gateway.process import KeptRunning, Program
@@ -28,10 +30,17 @@ from tidegate.protocol.errors import ConfigError
 PICKER_SILENCE_S = 2.0
 ENVOY_SILENCE_S = 10.0
 """Longer than the picker's: ending Envoy cuts every stream."""
-LISTEN_PATIENCE_S = 1
+LISTEN_PATIENCE_S = 15.0
+"""When to say that Envoy does not listen; it takes less than a second."""
+ENDPOINTS_PATIENCE_S = 5.0
+"""From when Envoy listens. The picker needs about half a second until it has written them."""
 POLL_S = 0.05
+LOG_TAIL_BYTES = 2**16
 MAX_DIRECTORY_LENGTH = 80
 """A unix socket's path has at most 107 bytes."""
+
+_COMPLAINT = re.compile(r"^\[[-0-9: .]+\]\[\d+\]\[(?:warning|error|critical)\]\[\w+\] \[\S+\] (.+)$", re.MULTILINE)
+"""A line of Envoy's log: time, thread, level, logger, place, and what it says."""
 
 
 class LocalGateway:
@@ -65,6 +74,7 @@ class LocalGateway:
         self._picker_socket = directory / "picker.sock"
         self._picker_admin = directory / "picker-admin.sock"
         self._envoy_admin = directory / "envoy-admin.sock"
+        self._envoy_log = directory / "envoy.log"
         self._endpoints = directory / "endpoints" / "endpoints.json"
         self._listeners = directory / "listeners" / "listeners.json"
 
@@ -83,14 +93,15 @@ class LocalGateway:
             tasks.create_task(envoy.run(), name="envoy")
 
     async def url(self) -> str:
-        """Wait until Envoy listens; returns where."""
-        while True:
-            content = await _get(self._envoy_admin, "/listeners?format=json")
-            statuses = msgspec.json.decode(content).get("listener_statuses", []) if content else []
-            if statuses:
-                bound = statuses[0]["local_address"]["socket_address"]
-                return f"http://{_authority(bound['address'], bound['port_value'])}"
-            await asyncio.sleep(POLL_S)
+        """Wait until Envoy listens and has endpoints to send to; returns where.
+
+        There may be no endpoints, or only names without an address: after ENDPOINTS_PATIENCE_S they are not waited for.
+        """
+        url = await self._listens_on()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENDPOINTS_PATIENCE_S):
+                await self._envoy_has_endpoints()
+        return url
 
     async def pool(self) -> PoolReport | None:
         """Return what the picker knows; None while it does not answer."""
@@ -102,6 +113,29 @@ class LocalGateway:
         while True:
             pool = await self.pool()
             if pool and pool.endpoints and all(endpoint.state == "ready" for endpoint in pool.endpoints):
+                return
+            await asyncio.sleep(POLL_S)
+
+    async def _listens_on(self) -> str:
+        """Wait until Envoy listens, and say so when that takes long: it runs on when it rejects the listener."""
+        clock = asyncio.get_running_loop().time
+        overdue_at = clock() + LISTEN_PATIENCE_S
+        while True:
+            content = await _get(self._envoy_admin, "/listeners?format=json")
+            statuses = msgspec.json.decode(content).get("listener_statuses", []) if content else []
+            if statuses:
+                bound = statuses[0]["local_address"]["socket_address"]
+                return f"http://{_authority(bound['address'], bound['port_value'])}"
+            if clock() > overdue_at:
+                overdue_at = inf
+                self._say(f"envoy still does not listen. Its last words: {_envoy_complaint(self._envoy_log)}")
+            await asyncio.sleep(POLL_S)
+
+    async def _envoy_has_endpoints(self) -> None:
+        while True:
+            content = await _get(self._envoy_admin, "/clusters?format=json")
+            clusters = msgspec.json.decode(content)["cluster_statuses"] if content else []
+            if any(cluster["name"] == CLUSTER and cluster.get("host_statuses") for cluster in clusters):
                 return
             await asyncio.sleep(POLL_S)
 
@@ -147,9 +181,7 @@ class LocalGateway:
             "--log-level",
             "warning",
         )
-        return Program(
-            "envoy", [str(self._envoy), *arguments], self._directory / "envoy.log", prepare=self._write_files
-        )
+        return Program("envoy", [str(self._envoy), *arguments], self._envoy_log, prepare=self._write_files)
 
     async def _picker_answers(self) -> bool:
         # It writes its file when endpoints change, and when it starts: without the file it has to start again.
@@ -210,6 +242,17 @@ def free_port(host: str, port: int, *, fix: str) -> int:
 
 def _authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _envoy_complaint(log: Path) -> str:
+    """Return the last warning or error in Envoy's log; it may go on for pages with what it was given."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+            complaints = _COMPLAINT.findall(file.read().decode(errors="replace"))
+    except OSError:
+        complaints = []
+    return complaints[-1] if complaints else "(none)"
 
 
 async def _get(unix_socket: Path, path: str) -> bytes | None:

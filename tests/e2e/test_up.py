@@ -49,7 +49,7 @@ async def streams(up: Gateway, count: int) -> AsyncIterator[list[asyncio.Task[An
         yield answers
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_ends_everything_soon_and_well_even_with_open_streams(
     number: signal.Signals, temporary: Path
 ) -> None:
@@ -160,6 +160,42 @@ async def test_on_a_terminal_it_shows_a_live_table_and_ends_with_ctrl_c() -> Non
             assert await asyncio.wait_for(process.wait(), 5) == 0
     assert len(family) == 2
     assert not alive(family)
+
+
+async def test_closing_the_terminal_ends_it_and_leaves_nothing_behind(temporary: Path) -> None:
+    async with model_server("a") as server, on_a_terminal(server.url) as (process, screen, keyboard):
+
+        async def is_shown() -> bool:
+            return "Ctrl-C" in screen()
+
+        await until(is_shown)
+        family = children(process.pid)
+        asyncio.get_running_loop().remove_reader(keyboard)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, keyboard)
+        os.close(nothing)
+        await asyncio.wait_for(process.wait(), 5)
+    assert len(family) == 2
+    assert not alive(family)
+    assert not list(temporary.iterdir())
+
+
+async def test_under_nohup_it_goes_on_when_the_terminal_is_closed() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        async with model_server("a") as server, gateway(server.url) as up:
+            await up.ready()
+            up.process.send_signal(signal.SIGHUP)
+            seen = server.scraped
+
+            async def is_scraped_on() -> bool:
+                return server.scraped > seen + 5
+
+            await until(is_scraped_on)
+            async with aiohttp.request("POST", up.url) as answer:
+                assert answer.status == 200
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 async def test_modules_of_the_current_directory_are_not_imported(

@@ -1,12 +1,16 @@
-"""How commands end: SIGINT and SIGTERM cancel the main task, and everything is taken down on the way out."""
+"""How commands end: signals cancel the main task, and everything is taken down on the way out."""
 
 import asyncio
 import signal
 
 
 def cancel_on_signals() -> None:
-    """Make SIGINT and SIGTERM cancel the current task."""
+    """Make SIGINT, SIGTERM and SIGHUP cancel the current task; SIGHUP not where it is ignored, as under nohup."""
     task = asyncio.current_task()
-    if task is not None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    if task is None:
+        return
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)

@@ -59,3 +59,11 @@ async def test_it_listens_on_ipv6_and_on_unix_sockets_of_the_longest_path(tmp_pa
     addresses = ("--grpc-address", "[::1]:0", "--admin-address", "[::1]:0", "--admin-address", f"unix:{longest}")
     async with tidegate("picker", "http://127.0.0.1:1", *addresses) as picker:
         await picker.said(rf"answers gRPC on \[::1\]:[1-9]\d*, HTTP on \[::1\]:[1-9]\d*, unix:{longest}$")
+
+
+async def test_an_envoy_endpoints_file_that_cannot_be_written_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere" / "endpoints.json"
+    assert f"--envoy-endpoints: cannot write {nowhere}: there is no directory {nowhere.parent}. Give" in (
+        await complaint("--envoy-endpoints", str(nowhere))
+    )
+    assert f"cannot write {tmp_path}: it is a directory" in await complaint("--envoy-endpoints", str(tmp_path))

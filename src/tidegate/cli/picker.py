@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import secrets
 import time
@@ -29,6 +30,7 @@ from tidegate.pool.endpoint import Endpoint
 from tidegate.pool.outcomes import Outcomes
 from tidegate.pool.scraper import Scraper
 from tidegate.pool.table import Pool
+from tidegate.protocol.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +81,9 @@ def picker(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     source = endpoint_source(urls or [], endpoints)
-    if not envoy_endpoints:  # Under `up`, which has checked the file, this may be a restart while the file is bad.
+    if envoy_endpoints:
+        _check_writable(envoy_endpoints)
+    else:  # Under `up`, which has checked the source, this may be a restart while the file is bad.
         source.read()
     on = f"[{host}]" if ":" in host else host
     grpc_places = [grpc_address] if grpc_address else [f"{on}:{grpc_port}", f"{on}:{grpc_health_port}"]
@@ -94,6 +98,20 @@ def picker(
                 envoy_endpoints=envoy_endpoints,
             )
         )
+
+
+def _check_writable(file: Path) -> None:
+    """Raise ConfigError where no such file can be written. It is not touched: Envoy may be following it."""
+    directory = file.parent
+    if not directory.is_dir():
+        problem = f"there is no directory {directory}"
+    elif file.is_dir():
+        problem = "it is a directory"
+    elif not os.access(directory, os.W_OK | os.X_OK):
+        problem = f"{directory} is not writable"
+    else:
+        return
+    raise ConfigError(f"cannot write {file}: {problem}", fix="Give another path.", key="--envoy-endpoints")
 
 
 async def _serve(

@@ -95,6 +95,14 @@ def test_the_table_is_the_golden_file() -> None:
     assert rendered(summarize("round robin", baseline), summarize("tidegate", candidate)) == GOLDEN.read_text()
 
 
+def test_names_are_shown_as_they_are() -> None:
+    names = ("[fd00::1]:8000", "[/x]", "fd00::1234:5", "[red]")
+
+    shown = rendered(*(summarize(f"run {name}", [answered(served_by=name)]) for name in names))
+
+    assert not [text for name in names for text in (f" run {name} ", f" served by {name} ") if text not in shown]
+
+
 @pytest.mark.parametrize(
     ("candidate", "sentence"),
     [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from tidegate.bench.results import ErrorKind, RequestResult
 
@@ -79,10 +80,11 @@ def summarize(name: str, results: Sequence[RequestResult]) -> RunSummary:
 
 def render_comparison(runs: Sequence[RunSummary], *, title: str = "") -> Table:
     """Return a table with a column for each of `runs` and a row for each figure."""
-    table = Table(title=title or None, title_justify="left")
+    # Text: in a str, the [fd00::1] of a name would be markup, and its :1234: a picture.
+    table = Table(title=Text(title, style="table.title") if title else None, title_justify="left")
     table.add_column("")
     for run in runs:
-        table.add_column(run.name, justify="right")
+        table.add_column(Text(run.name), justify="right")
     table.add_row("requests", *(str(run.requests) for run in runs))
     table.add_row("errors", *(_errors(run) for run in runs))
     for label, figure in (("TTFT", "ttft"), ("TPOT", "tpot"), ("end to end", "e2e")):
@@ -94,7 +96,7 @@ def render_comparison(runs: Sequence[RunSummary], *, title: str = "") -> Table:
     table.add_row("sent late, p99", *(_duration(run.late_p99_s) for run in runs))
     table.add_section()
     for endpoint in sorted({endpoint for run in runs for endpoint in run.requests_per_endpoint}):
-        table.add_row(f"served by {endpoint}", *(str(run.requests_per_endpoint.get(endpoint, 0)) for run in runs))
+        table.add_row(Text(f"served by {endpoint}"), *(str(run.requests_per_endpoint.get(endpoint, 0)) for run in runs))
     return table
 
 

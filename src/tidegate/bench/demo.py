@@ -86,7 +86,7 @@ async def run_demo(plan: DemoPlan, *, envoy: Path, directory: Path, console: Con
     prompts = sorted(arrival.prompt_tokens for arrival in arrivals)
     console.print(
         f"{plan.servers} simulated TensorRT-LLM servers behind a real Envoy; {len(arrivals)} streamed chat completions "
-        f"in {plan.duration_s:.0f} s, in bursts; prompts of {prompts[0]} to {prompts[-1]} tokens (seed {plan.seed}).",
+        f"in {plan.duration_s:g} s, in bursts; prompts of {prompts[0]} to {prompts[-1]} tokens (seed {plan.seed}).",
         highlight=False,
         soft_wrap=True,
     )

@@ -1,5 +1,7 @@
 """`tidegate bench`: measurements, each with a table that says which way it went."""
 
+import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,8 +9,12 @@ import uvloop
 from rich.console import Console
 
 from tidegate.bench.demo import DemoPlan, run_demo
+from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.envoy.binary import find_envoy
 from tidegate.gateway.local import working_directory
+
+INTERRUPTED = 130
+"""Exit status of a measurement that was ended early, as shells have it for Ctrl-C."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -28,4 +34,12 @@ def demo(
     Envoy. Prints what a server published, and the times to first token of both runs, whichever way they compare.
     """
     with working_directory() as directory:
-        uvloop.run(run_demo(DemoPlan(seed=seed), envoy=find_envoy(), directory=directory, console=Console()))
+        try:
+            uvloop.run(_demo(DemoPlan(seed=seed), directory))
+        except asyncio.CancelledError:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+async def _demo(plan: DemoPlan, directory: Path) -> None:
+    cancel_on_signals()
+    await run_demo(plan, envoy=find_envoy(), directory=directory, console=Console())

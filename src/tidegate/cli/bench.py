@@ -9,6 +9,7 @@ import uvloop
 from rich.console import Console
 
 from tidegate.bench.demo import DemoPlan, run_demo
+from tidegate.cli.options import whole
 from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.envoy.binary import find_envoy
 from tidegate.gateway.local import working_directory
@@ -16,7 +17,7 @@ from tidegate.gateway.local import working_directory
 INTERRUPTED = 130
 """Exit status of a measurement that was ended early, as shells have it for Ctrl-C."""
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
@@ -26,12 +27,15 @@ def bench() -> None:
 
 @app.command()
 def demo(
-    seed: Annotated[int, typer.Option(min=0, help="Decides arrivals, lengths, and which run comes first.")] = 1,
+    seed: Annotated[
+        int, typer.Option(parser=whole(0), metavar="N", help="Decides arrivals, lengths and the order of runs.")
+    ] = 1,
 ) -> None:
-    """Run the main job for half a minute: round robin beside tidegate's pick.
+    """Compare round robin and tidegate's pick, live.
 
     Four simulated TensorRT-LLM servers near their limit get the same bursty workload twice, live, through the same
-    Envoy. Prints what a server published, and the times to first token of both runs, whichever way they compare.
+    Envoy, within half a minute. Prints what a server published, and the times to first token of both runs, whichever
+    way they compare.
     """
     with working_directory() as directory:
         try:

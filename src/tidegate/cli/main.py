@@ -40,6 +40,7 @@ app = typer.Typer(
     name="tidegate",
     cls=LazyCommands,
     no_args_is_help=True,
+    rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -67,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _raise_file_limit()
     try:
-        app(args=arguments, prog_name="tidegate")
+        sys.exit(app(args=arguments, prog_name="tidegate", standalone_mode=False))
+    except typer.TyperException as error:
+        _complain_of_usage(error)
     except TidegateError as error:
         _complain(error)
     except BaseExceptionGroup as group:  # of tasks, each of which may have failed
@@ -84,9 +87,21 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _complain(error: BaseException) -> NoReturn:
+def _complain(error: BaseException | str) -> NoReturn:
     print(f"tidegate: {error}", file=sys.stderr)
     sys.exit(USAGE_ERROR)
+
+
+def _complain_of_usage(error: typer.TyperException) -> NoReturn:
+    """Tell in our own form what typer found wrong; it shows the help when there is no argument at all."""
+    message = error.format_message()
+    if message.startswith("Usage: "):
+        print(message, file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "tidegate"
+    problem = " ".join(message.replace("Value error, ", "").split()).rstrip(".")
+    _complain(f"{problem[0].lower()}{problem[1:]}. See `{command} --help`.")
 
 
 def _first(error: BaseException) -> BaseException:

@@ -16,6 +16,7 @@ import typer
 import uvloop
 
 from tidegate.cli.endpoints import endpoint_source
+from tidegate.cli.options import parse_port
 from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.access_log import AccessLogService
 from tidegate.gateway.admin import admin_app
@@ -34,7 +35,7 @@ from tidegate.protocol.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 SCRAPE_INTERVAL_S = 0.2
 """A scrape costs a vLLM server 7 to 21 ms of its API process; the pool predicts what happens in between."""
@@ -46,18 +47,21 @@ OWN_DESTINATIONS = 2
 
 @app.command()
 def picker(
-    urls: Annotated[
-        list[str] | None, typer.Argument(metavar="[URL]...", help="Model servers: http://host:port[,metrics=URL].")
-    ] = None,
+    urls: Annotated[list[str] | None, typer.Argument(metavar="URL", hidden=True)] = None,
     endpoints: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A file of model servers instead; followed as it changes.")
+        Path | None, typer.Option(metavar="FILE", help="A YAML file of model servers instead; followed as it changes.")
     ] = None,
     host: Annotated[str, typer.Option(metavar="IP", help="Where to listen; by default on all interfaces.")] = "0.0.0.0",  # noqa: S104 - as the Go endpoint picker does
     grpc_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port for ext_proc and ext_authz; 0 takes a free one.")
+        int,
+        typer.Option(parser=parse_port, metavar="PORT", help="Port for ext_proc and ext_authz; 0 takes a free one."),
     ] = 9002,
-    grpc_health_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for gRPC health checks.")] = 9003,
-    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for /metrics and /debug/pool.")] = 9090,
+    grpc_health_port: Annotated[
+        int, typer.Option(parser=parse_port, metavar="PORT", help="Port for gRPC health checks.")
+    ] = 9003,
+    metrics_port: Annotated[
+        int, typer.Option(parser=parse_port, metavar="PORT", help="Port for /metrics and /debug/pool.")
+    ] = 9090,
     grpc_address: Annotated[
         str,
         typer.Option(metavar="ADDRESS", help="HOST:PORT or unix:PATH instead of both gRPC ports.", show_default=False),
@@ -74,10 +78,12 @@ def picker(
 
     Scrapes the model servers, keeps their load in a table, and picks from it. Another gateway asks by ext_proc, the
     Endpoint Picker protocol of the Gateway API Inference Extension. The Envoy of `tidegate up` asks by ext_authz, and
-    reports how it went by its access log.
+    reports how it went by its access log. URLs and the endpoints file are those of `tidegate up`.
 
     \b
-    tidegate picker --endpoints pool.yaml
+    Examples:
+      tidegate picker http://gpu-1:8000 http://gpu-2:8000
+      tidegate picker --endpoints pool.yaml
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     source = endpoint_source(urls or [], endpoints)

@@ -6,6 +6,7 @@ import typer
 import uvloop
 from starlette.applications import Starlette
 
+from tidegate.cli.options import parse_amount, parse_port, whole
 from tidegate.frontend.app import create_app
 from tidegate.frontend.metrics import MAX_KEPT_ITERATIONS, EngineMetrics, TritonMetrics
 from tidegate.frontend.serving import bind, serve, url_of
@@ -19,50 +20,76 @@ from tidegate.simulator.limits import CapacityPolicy, Limits
 TRITON_TENSORRT_LLM = "triton-tensorrt-llm"
 TRTLLM_SERVE = "trtllm-serve"
 # Triton itself publishes a queue for models of all kinds, which stays empty for an LLM.
-SIMULATED_ENGINES = tuple(engine for engine in ENGINES if engine != "triton")
+# Shortest first: the help breaks lines at hyphens too, and longer names begin new ones.
+SIMULATED_ENGINES = tuple(sorted((engine for engine in ENGINES if engine != "triton"), key=len))
 
 DEFAULT_LIMITS = Limits()
 DEFAULT_COST = CostModel()
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
 def sim(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(parser=parse_port, metavar="PORT", help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
+    host: Annotated[str, typer.Option(metavar="IP", help="Address to listen on.")] = "127.0.0.1",
     engine: Annotated[
-        str, typer.Option(help=f"Whose metric names to publish: {', '.join(SIMULATED_ENGINES)}.")
+        str,
+        typer.Option(
+            metavar="ENGINE",
+            help=f"Whose names for metrics to publish, one of: {', '.join(SIMULATED_ENGINES)}.",
+            show_default="the last",
+        ),
     ] = TRITON_TENSORRT_LLM,
-    model: Annotated[str, typer.Option(help="Name of the model it serves.")] = "tensorrt_llm",
-    name: Annotated[str, typer.Option(help="What answers say of who served them.", show_default="HOST:PORT")] = "",
+    model: Annotated[str, typer.Option(metavar="NAME", help="Name of the model it serves.")] = "tensorrt_llm",
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="What answers say of who served them.", show_default="HOST:PORT")
+    ] = "",
     max_batch_size: Annotated[
-        int, typer.Option(min=1, help="Requests that run at a time; others wait.")
+        int, typer.Option(parser=whole(1), metavar="N", help="Requests that run at a time; others wait.")
     ] = DEFAULT_LIMITS.max_batch_size,
     max_tokens_per_iteration: Annotated[
-        int, typer.Option(min=1, help="Prompt and generated tokens of one iteration; longer prompts go in chunks.")
+        int,
+        typer.Option(
+            parser=whole(1),
+            metavar="N",
+            help="Prompt and generated tokens of one iteration; longer prompts go in chunks.",
+        ),
     ] = DEFAULT_LIMITS.max_tokens_per_iteration,
-    num_blocks: Annotated[int, typer.Option(min=1, help="KV-cache blocks.")] = DEFAULT_LIMITS.num_blocks,
+    num_blocks: Annotated[
+        int, typer.Option(parser=whole(1), metavar="N", help="KV-cache blocks.")
+    ] = DEFAULT_LIMITS.num_blocks,
     tokens_per_block: Annotated[
-        int, typer.Option(min=1, help="Tokens in one KV-cache block.")
+        int, typer.Option(parser=whole(1), metavar="N", help="Tokens in one KV-cache block.")
     ] = DEFAULT_LIMITS.tokens_per_block,
     capacity_policy: Annotated[
-        CapacityPolicy, typer.Option(help="Start a request when its longest answer fits, or when its prompt fits.")
+        CapacityPolicy,
+        typer.Option(
+            metavar="POLICY",
+            help="guaranteed-no-evict starts a request when its longest answer fits, max-utilization when its prompt "
+            "does.",
+            show_default="the former",
+        ),
     ] = DEFAULT_LIMITS.capacity_policy,
     iteration_ms: Annotated[
-        float, typer.Option(min=0, help="Time of an iteration before any work in it, in milliseconds.")
+        float,
+        typer.Option(parser=parse_amount, metavar="MS", help="Milliseconds of an iteration before any work in it."),
     ] = DEFAULT_COST.iteration_base_s * 1000,
     prefill_us: Annotated[
-        float, typer.Option(min=0, help="Time per prompt token that is not cached, in microseconds.")
+        float, typer.Option(parser=parse_amount, metavar="US", help="Microseconds per prompt token that is not cached.")
     ] = DEFAULT_COST.prefill_s_per_token * 1e6,
     decode_us: Annotated[
-        float, typer.Option(min=0, help="Time per generating request and iteration, in microseconds.")
+        float,
+        typer.Option(parser=parse_amount, metavar="US", help="Microseconds per generating request and iteration."),
     ] = DEFAULT_COST.decode_s_per_request * 1e6,
 ) -> None:
-    """Serve a simulated LLM that queues, batches and runs out of KV cache as TensorRT-LLM does.
+    """Run one simulated model server.
 
-    It speaks OpenAI's API (/v1/completions, /v1/chat/completions) and Triton's (/v2/models/MODEL/generate), and
-    publishes /metrics under any engine's names. Four bytes of a prompt are a token; answers are words of no meaning.
+    It queues, batches and runs out of KV cache as TensorRT-LLM does. It speaks OpenAI's API (/v1/completions,
+    /v1/chat/completions) and Triton's (/v2/models/MODEL/generate), and publishes /metrics under any engine's names.
+    Four bytes of a prompt are a token; answers are words of no meaning.
     """
     if engine_named(engine).name not in SIMULATED_ENGINES:
         fix = f"Use one of: {', '.join(SIMULATED_ENGINES)}."

@@ -13,31 +13,38 @@ from rich.console import Console
 from tidegate.bench.fleet import simulated_fleet
 from tidegate.cli.dashboard import Dashboard
 from tidegate.cli.endpoints import endpoint_source
+from tidegate.cli.options import parse_port, whole
 from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.envoy.binary import find_envoy
 from tidegate.gateway.local import LocalGateway, reserved_port, working_directory
 from tidegate.gateway.process import own_command
 from tidegate.protocol.errors import ConfigError
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(no_args_is_help=True)
 def up(
-    urls: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[URL]...", help="Model servers: http://host:port, or http://host:port,metrics=URL."),
-    ] = None,
+    urls: Annotated[list[str] | None, typer.Argument(metavar="URL", hidden=True)] = None,
     endpoints: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A YAML file of model servers instead; followed as it changes.")
     ] = None,
     demo: Annotated[
-        int, typer.Option(min=0, max=64, metavar="N", help="Start N simulated TensorRT-LLM servers and use them.")
+        int,
+        typer.Option(
+            parser=whole(0, 64),
+            metavar="N",
+            help="Start N simulated TensorRT-LLM servers and use them.",
+            show_default=False,
+        ),
     ] = 0,
-    host: Annotated[str, typer.Option(metavar="IP", help="Where to listen; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for clients; 0 takes a free one.")] = 8080,
+    host: Annotated[str, typer.Option(metavar="IP", help="Where to listen; 0.0.0.0: everywhere.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(parser=parse_port, metavar="PORT", help="Port for clients; 0 takes a free one.")
+    ] = 8080,
     admin_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of /metrics and /debug/pool; 0 takes a free one.")
+        int,
+        typer.Option(parser=parse_port, metavar="PORT", help="Port of /metrics and /debug/pool; 0 takes a free one."),
     ] = 9090,
     usage_from_envoy: Annotated[
         bool,
@@ -47,22 +54,31 @@ def up(
     ] = False,
     envoy: Annotated[Path | None, typer.Option(metavar="PATH", help="Run this Envoy instead of the wheel's.")] = None,
 ) -> None:
-    """Run an inference gateway: each request goes to the model server that should answer it soonest.
+    """Run an inference gateway: Envoy, and a picker that it asks.
 
-    Starts an Envoy and an endpoint picker. Where a server keeps its metrics is found out (/metrics,
-    /prometheus/metrics, then port 8002); name the place with ",metrics=URL" otherwise. A server that is not there
-    yet is waited for. Ctrl-C stops everything.
-
-    \b
-    tidegate up http://gpu-1:8000 http://gpu-2:8000
-    tidegate up http://triton:8000,metrics=http://triton:8002/metrics
-    tidegate up --demo 4
+    Each request goes to the model server that should answer it soonest. A URL is a server's, http://HOST:PORT. Where
+    it keeps its metrics is found out: /metrics, /prometheus/metrics, then port 8002. When they are elsewhere, add the
+    place to the URL: ",metrics=URL". A server that is not there yet is waited for. Ctrl-C stops everything.
 
     \b
-    The file of --endpoints:
+    Examples:
+      tidegate up http://gpu-1:8000 http://gpu-2:8000
+      tidegate up http://triton:8000,metrics=http://triton:8002/metrics
+      tidegate up --endpoints pool.yaml
+      tidegate up --demo 4
+
+    \b
+    The file of --endpoints; the last three keys may be left out:
       endpoints:
-        - {name: triton-a, address: 10.0.0.5, port: 8000, metricsPort: 8002, metricsPath: /metrics}
-        - {name: vllm-b, address: gpu-2, port: 8000}
+        - name: triton-a
+          address: 10.0.0.5
+          port: 8000
+          metricsPort: 8002
+          metricsPath: /metrics
+          labels: {llm-d.ai/engine-type: triton-tensorrt-llm}
+        - name: vllm-b
+          address: gpu-2
+          port: 8000
     """
     if demo and (urls or endpoints):
         raise ConfigError("--demo brings its own model servers", fix="Leave out the URLs and --endpoints.")

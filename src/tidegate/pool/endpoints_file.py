@@ -78,15 +78,17 @@ def parse_argument(argument: str) -> Endpoint:
     serving_text, *options = argument.split(",")
     serving = parse_url(serving_text)
     if serving.path != "/":
-        raise ConfigError(
-            f"'{serving_text}' has a path", fix=f"Give the server alone: http://{serving.host}:{serving.port}"
-        )
+        surplus = "a query" if serving.path.startswith("/?") else "a path"
+        raise ConfigError(f"'{serving_text}' has {surplus}", fix=f"Give the server alone: http://{serving.authority}")
     metrics: HttpUrl | None = None
     for option in options:
         key, _, value = option.partition("=")
         if key != "metrics":
             raise ConfigError(f"'{argument}': unknown option '{key}'", fix="The form is URL or URL,metrics=URL.")
-        metrics = parse_url(value)
+        try:
+            metrics = parse_url(value)
+        except ConfigError as error:
+            raise ConfigError(error.problem, fix=error.fix, key=f"'{argument}'") from error
     return Endpoint(
         name=serving.authority,
         host=serving.host,

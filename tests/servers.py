@@ -113,7 +113,7 @@ async def model_server(name: str, port: int = 0, *, metrics_path: str = "/metric
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", port)
+        site = web.TCPSite(runner, "127.0.0.1", port, backlog=2048)
         await site.start()
         server.url = f"http://127.0.0.1:{listening_port(site)}"
         yield server

@@ -37,7 +37,8 @@ def _endpoints_cluster(endpoints: Path, *, steered: bool) -> JsonObject:
         "name": CLUSTER,
         "type": "EDS",
         "eds_cluster_config": {"service_name": CLUSTER, "eds_config": watched(endpoints)},
-        "connect_timeout": "1s",
+        # A connection that a full backlog drops is tried again by TCP after 1 s: let that attempt succeed.
+        "connect_timeout": "1.5s",
         "circuit_breakers": _wide_open(),
         "upstream_connection_options": {
             "tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 5, "keepalive_probes": 3}

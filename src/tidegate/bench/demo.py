@@ -88,7 +88,7 @@ async def run_demo(plan: DemoPlan, *, envoy: Path, directory: Path, console: Con
         f"{plan.servers} simulated TensorRT-LLM servers behind a real Envoy; {len(arrivals)} streamed chat completions "
         f"in {plan.duration_s:g} s, in bursts; prompts of {prompts[0]} to {prompts[-1]} tokens (seed {plan.seed}).",
         highlight=False,
-        soft_wrap=True,
+        soft_wrap=not console.is_terminal,  # a line in a file, words kept whole on a screen
     )
     runs: dict[str, _Run] = {}
     for name in plan.order():
@@ -103,7 +103,7 @@ async def run_demo(plan: DemoPlan, *, envoy: Path, directory: Path, console: Con
     baseline, candidate = runs[ROUND_ROBIN].summary, runs[TIDEGATE].summary
     console.print()
     console.print(render_comparison([baseline, candidate], title="Same arrivals, same servers, same Envoy"))
-    console.print(verdict(baseline, candidate), highlight=False, soft_wrap=True)
+    console.print(verdict(baseline, candidate), highlight=False, soft_wrap=not console.is_terminal)
 
 
 async def _run(

@@ -59,7 +59,8 @@ class Dashboard:
     def listening(self, url: str, admin_url: str) -> None:
         """Note where clients may send their requests from now on, and where the picker tells how it goes."""
         self._title = f"tidegate on {url}"
-        self.say(f"gateway listens on {url}, metrics on {admin_url}/metrics")
+        self.say(f"gateway listens on {url}")
+        self.say(f"metrics on {admin_url}/metrics")  # a line of its own: a URL that is broken cannot be clicked
 
     async def run(self, read_pool: ReadPool) -> None:
         """Show the pool until cancelled."""
@@ -70,7 +71,8 @@ class Dashboard:
             async for report, rates in _frames(read_pool, FRAME_S):
                 self._note_changes(report)
                 table = PoolTable(report, rates, title=self._title)
-                live.update(Group(table, *self._events, Text("Ctrl-C stops everything", style="dim")), refresh=True)
+                hint = Text("Ctrl-C stops everything", style="dim")
+                live.update(Group(Text(), table, Text(), *self._events, hint), refresh=True)
 
     async def _print_lines(self, read_pool: ReadPool) -> None:
         next_summary = 0.0

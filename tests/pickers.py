@@ -74,6 +74,7 @@ def headers(
     *,
     path: str = "/v1/chat/completions",
     mode: "Mode.BodySendMode | None" = Mode.FULL_DUPLEX_STREAMED,
+    response_mode: "Mode.BodySendMode" = Mode.NONE,
     ends: bool = False,
     **others: str,
 ) -> ext_proc.ProcessingRequest:
@@ -82,6 +83,7 @@ def headers(
     message.request_headers.end_of_stream = ends
     if mode is not None:
         message.protocol_config.request_body_mode = mode
+        message.protocol_config.response_body_mode = response_mode
     for key, value in {":method": "POST", ":path": path, **others}.items():
         message.request_headers.headers.headers.add(key=key.replace("_", "-"), raw_value=value.encode())
     return message
@@ -95,6 +97,21 @@ def body(content: bytes, *, ends: bool = True) -> ext_proc.ProcessingRequest:
 def trailers() -> ext_proc.ProcessingRequest:
     """Return the message that ends a body when trailers follow it."""
     return ext_proc.ProcessingRequest(request_trailers=ext_proc.HttpTrailers())
+
+
+def response_headers(*, ends: bool = False) -> ext_proc.ProcessingRequest:
+    """Return the message that begins a response."""
+    return ext_proc.ProcessingRequest(response_headers=ext_proc.HttpHeaders(end_of_stream=ends))
+
+
+def response_body(content: bytes, *, ends: bool) -> ext_proc.ProcessingRequest:
+    """Return one message with a part of a response."""
+    return ext_proc.ProcessingRequest(response_body=ext_proc.HttpBody(body=content, end_of_stream=ends))
+
+
+def response_trailers() -> ext_proc.ProcessingRequest:
+    """Return the message that ends a response when trailers follow it."""
+    return ext_proc.ProcessingRequest(response_trailers=ext_proc.HttpTrailers())
 
 
 def allowing(message: ext_proc.ProcessingRequest, addresses: Sequence[str]) -> ext_proc.ProcessingRequest:

@@ -141,3 +141,47 @@ async def test_streams_go_on_after_the_picker_has_closed_its_side_and_envoy_coun
         assert counts["stream_msgs_sent"] == 120  # headers, body and its end of each request, nothing of an answer
         assert failures
         assert not any(failures.values())
+
+
+@contextlib.asynccontextmanager
+async def hasty_server(answer: bytes) -> AsyncIterator[str]:
+    """Serve 401 with this body as soon as the request headers are there; yields `host:port`."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 401 No\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
+            await writer.drain()
+            while await reader.read(65_536):
+                pass
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def test_an_answer_that_comes_before_the_request_is_read_arrives_whole(tmp_path: Path) -> None:
+    answer = b"no entry " * 20_000
+    async with (
+        model_servers(1) as [reporter],
+        hasty_server(answer) as address,
+        picker(tmp_path / "pool.yaml", lines=[_entry_reported_by(reporter, address)]) as running,
+        foreign_gateway(
+            tmp_path, running.grpc, mode="FULL_DUPLEX_STREAMED", cluster=override_host([address])
+        ) as foreign,
+    ):
+        for size in (100, 60_000, 200_000, 900_000, 5_000_000):
+            for _ in range(5):
+                async with aiohttp.request("POST", foreign.url, data=io.BytesIO(b"x" * size)) as refused:
+                    assert refused.status == 401
+                    assert await refused.read() == answer
+        counts = await foreign.ext_proc_counts()
+    assert counts["streams_failed"] == 0
+
+
+def _entry_reported_by(reporter: ModelServer, address: str) -> str:
+    host, _, port = address.rpartition(":")
+    return f"  - {{name: hasty, address: {host}, port: {port}, metricsPort: {reporter.port}, metricsPath: /metrics}}\n"

@@ -23,6 +23,9 @@ from pickers import (
     open_stream,
     picker,
     refusal,
+    response_body,
+    response_headers,
+    response_trailers,
     trailers,
 )
 from processes import until
@@ -72,6 +75,7 @@ async def test_full_duplex_gives_nothing_back_before_the_body_ends_then_headers_
             answers.append(answer)
 
     assert header_pick(answers[0]) == metadata_pick(answers[0]) == server.address
+    assert answers[0].request_headers.response.clear_route_cache
     lengths = [o for o in answers[0].request_headers.response.header_mutation.set_headers if o.header.key != PICK]
     assert [(o.header.key, o.header.raw_value) for o in lengths] == [("content-length", b"%d" % len(CHAT))]
     back = given_back(answers[1:])
@@ -90,6 +94,55 @@ async def test_a_body_comes_back_in_parts_of_at_most_62_000_bytes(tmp_path: Path
             assert b"".join(part.body for part in back) == content
             assert max(len(part.body) for part in back) <= 62_000
             assert [part.end_of_stream for part in back] == [False] * (len(back) - 1) + [True]
+
+
+async def test_a_body_that_goes_back_in_one_part_closes_the_stream_though_the_response_would_be_shown(
+    tmp_path: Path,
+) -> None:
+    async with model_servers(1) as [server], picker(tmp_path / "pool.yaml", server.address) as running:
+        messages = [headers(path="/infer", response_mode=Mode.FULL_DUPLEX_STREAMED), body(b"x" * 62_000)]
+        answers = await running.ask(messages, half_close=False)
+
+    assert [answer.WhichOneof("response") for answer in answers] == ["request_headers", "request_body"]
+
+
+async def test_after_a_body_in_several_parts_the_response_goes_back_as_it_came_until_it_ends(tmp_path: Path) -> None:
+    parts = [b"data: 1\n\n", b"", b"y" * 130_000]
+    ways = [
+        [response_headers(), *(response_body(part, ends=False) for part in parts), response_body(b"", ends=True)],
+        [response_headers(), *(response_body(part, ends=False) for part in parts), response_trailers()],
+        [response_headers(ends=True)],
+    ]
+    async with model_servers(1) as [server], picker(tmp_path / "pool.yaml", server.address) as running:
+        for response in ways:
+            request = [headers(path="/infer", response_mode=Mode.FULL_DUPLEX_STREAMED), body(b"x" * 62_001)]
+            answers = await running.ask([*request, *response], half_close=False)
+
+            assert header_pick(answers[0]) == server.address
+            back = [answer for answer in answers if answer.HasField("response_body")]
+            chunks = [answer.response_body.response.body_mutation.streamed_response for answer in back]
+            assert b"".join(chunk.body for chunk in chunks) == (b"".join(parts) if len(response) > 1 else b"")
+            assert all(len(chunk.body) <= 62_000 for chunk in chunks)
+            assert sum(chunk.end_of_stream for chunk in chunks) == (response is ways[0])
+            kinds = [answer.WhichOneof("response") for answer in answers[3:] if answer not in back]
+            assert kinds == ["response_headers", *(["response_trailers"] if response is ways[1] else [])]
+
+
+async def test_trailers_without_a_body_are_answered_without_one(tmp_path: Path) -> None:
+    async with model_servers(1) as [server], picker(tmp_path / "pool.yaml", server.address) as running:
+        answers = await running.ask([headers(path="/infer"), trailers()], half_close=False)
+
+    assert [answer.WhichOneof("response") for answer in answers] == ["request_headers", "request_trailers"]
+    assert header_pick(answers[0]) == server.address
+
+
+async def test_a_body_that_comes_byte_by_byte_goes_back_in_large_parts(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 20
+    async with model_servers(1) as [server], picker(tmp_path / "pool.yaml", server.address) as running:
+        bytewise = [body(content[index : index + 1], ends=False) for index in range(len(content))]
+        answers = await running.ask([headers(path="/infer"), *bytewise, body(b"")], half_close=False)
+
+    assert [(part.body, part.end_of_stream) for part in given_back(answers[1:])] == [(content, True)]
 
 
 async def test_a_body_that_ends_with_trailers_comes_back_before_them(tmp_path: Path) -> None:

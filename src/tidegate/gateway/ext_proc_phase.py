@@ -1,4 +1,4 @@
-"""The request phase of one ext_proc stream, without the stream: messages in, answers out.
+"""The two halves of one ext_proc stream, without the stream: messages in, answers out.
 
 Request path: headers, body → InferenceRequest → Director → **header and metadata with the pick**, body back
 """
@@ -6,23 +6,27 @@ Request path: headers, body → InferenceRequest → Director → **header and m
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
 
-from envoy.config.core.v3 import base_pb2
 from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
-from envoy.type.v3 import http_status_pb2
-from google.protobuf import struct_pb2
 
 from tidegate.gateway.body_length import body_length
-from tidegate.gateway.names import DESTINATION, DROP_REASON, LB_METADATA, SUBSET, SUBSET_NAMESPACE
-from tidegate.gateway.rejections import MAX_BODY_BYTES, check_model, no_endpoints, render_error, too_large
+from tidegate.gateway.ext_proc_messages import (
+    MAX_CHUNK_BYTES,
+    metadata,
+    read_header,
+    read_subset,
+    redirect,
+    refuse,
+    streamed,
+)
+from tidegate.gateway.rejections import MAX_BODY_BYTES, check_model, no_endpoints, too_large
 from tidegate.picker.director import Decision, Director
 from tidegate.picker.request import InferenceRequest
 from tidegate.protocol.errors import RequestRejected
 
-MAX_CHUNK_BYTES = 62_000
-"""Of a body sent back; Envoy's messages hold 64 KiB. Source: GIE proposal 004."""
-
 _MODE = processing_mode_pb2.ProcessingMode
+
+Answers = Iterator[ext_proc.ProcessingResponse]
 
 
 class UnexpectedMessageError(Exception):
@@ -47,17 +51,29 @@ class RequestPhase:
         self._state = _State.START
         self._path = ""
         self._subset: tuple[str, ...] | None = None
-        self._chunks: list[bytes] = []
-        self._body_bytes = 0
+        # Joined as it comes: a client may send it byte by byte.
+        self._body = bytearray()
+        self._has_body = False
+        self._response_is_shown = True
 
     @property
     def done(self) -> bool:
-        """Whether everything is answered; the stream may be closed."""
+        """Whether the request is decided: nothing is to come but the last answers."""
         return self._state is _State.DONE
 
-    def take(self, message: ext_proc.ProcessingRequest) -> list[ext_proc.ProcessingResponse]:
+    @property
+    def closable(self) -> bool:
+        """Whether the stream may be closed with the last answer; otherwise the response phase is to be answered, too.
+
+        A server may answer before it has the whole request. While a long body goes back in several messages, its answer
+        may be on its way to us, and would be lost.
+        """
+        return len(self._body) <= MAX_CHUNK_BYTES or not self._response_is_shown
+
+    def take(self, message: ext_proc.ProcessingRequest) -> Answers:
         """Return the answers to one message, perhaps none yet; UnexpectedMessageError when it is out of order."""
-        self._read_subset(message)
+        if (subset := read_subset(message)) is not None:
+            self._subset = subset  # the last message that says so counts
         try:
             match message.WhichOneof("request"):
                 case "request_headers" if self._state is _State.START:
@@ -65,132 +81,94 @@ class RequestPhase:
                 case "request_body" if self._state in (_State.COLLECTING, _State.BUFFERED):
                     return self._take_body(message.request_body)
                 case "request_trailers" if self._state is _State.COLLECTING:
-                    return self._answer_full_duplex(trailers=True)
+                    return self._answer_full_duplex(self._decide(), trailers=True)
                 case kind:
                     raise UnexpectedMessageError(f"{kind or 'an empty message'} is not expected here")
         except RequestRejected as rejected:
             self._state = _State.DONE
-            return [_refuse(rejected)]
+            self._body.clear()
+            return iter([refuse(rejected)])
 
-    def _take_headers(self, message: ext_proc.ProcessingRequest) -> list[ext_proc.ProcessingResponse]:
+    def _take_headers(self, message: ext_proc.ProcessingRequest) -> Answers:
         headers = message.request_headers
-        self._path = _header(headers, ":path").partition("?")[0]
+        self._path = read_header(headers, ":path").partition("?")[0]
         if headers.end_of_stream:
-            return self._answer_headers()
-        mode = message.protocol_config.request_body_mode if message.HasField("protocol_config") else None
+            return self._answer_headers(self._decide())
+        mode = None
+        if message.HasField("protocol_config"):
+            mode = message.protocol_config.request_body_mode
+            self._response_is_shown = message.protocol_config.response_body_mode != _MODE.NONE
         if mode == _MODE.BUFFERED:
             self._state = _State.BUFFERED
-            return [ext_proc.ProcessingResponse(request_headers=ext_proc.HeadersResponse())]
+            return iter([ext_proc.ProcessingResponse(request_headers=ext_proc.HeadersResponse())])
         if mode in (None, _MODE.FULL_DUPLEX_STREAMED):
             self._state = _State.COLLECTING
-            return []
+            return iter(())
         # No body will be shown to us before the headers are answered.
-        self._body_bytes = body_length(_header(headers, "content-length"), seen=0)
-        return self._answer_headers()
+        return self._answer_headers(self._decide(body_length(read_header(headers, "content-length"), seen=0)))
 
-    def _take_body(self, body: ext_proc.HttpBody) -> list[ext_proc.ProcessingResponse]:
-        self._chunks.append(body.body)
-        self._body_bytes += len(body.body)
-        if self._body_bytes > MAX_BODY_BYTES:
+    def _take_body(self, body: ext_proc.HttpBody) -> Answers:
+        self._has_body = True
+        self._body += body.body
+        if len(self._body) > MAX_BODY_BYTES:
             raise too_large()
         if self._state is _State.BUFFERED:
-            return self._answer_buffered()
-        return self._answer_full_duplex(trailers=False) if body.end_of_stream else []
+            return self._answer_buffered(self._decide())
+        return self._answer_full_duplex(self._decide(), trailers=False) if body.end_of_stream else iter(())
 
-    def _answer_headers(self) -> list[ext_proc.ProcessingResponse]:
-        decision = self._decide()
-        self._state = _State.DONE
-        answer = ext_proc.HeadersResponse(response=_redirect(decision))
-        return [ext_proc.ProcessingResponse(request_headers=answer, dynamic_metadata=_metadata(decision))]
-
-    def _answer_buffered(self) -> list[ext_proc.ProcessingResponse]:
-        decision = self._decide()
-        self._state = _State.DONE
-        answer = ext_proc.BodyResponse(response=_redirect(decision))
-        return [ext_proc.ProcessingResponse(request_body=answer, dynamic_metadata=_metadata(decision))]
-
-    def _answer_full_duplex(self, *, trailers: bool) -> list[ext_proc.ProcessingResponse]:
-        decision = self._decide()
-        self._state = _State.DONE
-        # Envoy takes the content-length away in this mode, because we might have changed the body.
-        headers = ext_proc.HeadersResponse(response=_redirect(decision, content_length=self._body_bytes))
-        answers = [ext_proc.ProcessingResponse(request_headers=headers, dynamic_metadata=_metadata(decision))]
-        answers += _send_back(self._chunks, ends=not trailers)
-        if trailers:
-            answers.append(ext_proc.ProcessingResponse(request_trailers=ext_proc.TrailersResponse()))
-        return answers
-
-    def _decide(self) -> Decision:
-        if self._chunks:
-            check_model(self._path, b"".join(self._chunks))
-        request = InferenceRequest(path=self._path, body_bytes=self._body_bytes, subset=self._subset)
+    def _decide(self, body_bytes: int | None = None) -> Decision:
+        """Make the decision. `body_bytes`: where the body is not seen."""
+        if self._has_body:
+            check_model(self._path, self._body)
+        request = InferenceRequest(
+            path=self._path, body_bytes=len(self._body) if body_bytes is None else body_bytes, subset=self._subset
+        )
         decision = self._director.decide(request, self._clock())
         if decision is None:
             raise no_endpoints()
+        self._state = _State.DONE
         return decision
 
-    def _read_subset(self, message: ext_proc.ProcessingRequest) -> None:
-        """Note which endpoints are allowed; the last message that says so counts."""
-        namespaces = message.metadata_context.filter_metadata
-        if SUBSET_NAMESPACE in namespaces and SUBSET in (fields := namespaces[SUBSET_NAMESPACE].fields):
-            hint = fields[SUBSET]
-            # Some gateways join the list to one string.
-            listed = [value.string_value for value in hint.list_value.values] or hint.string_value.split(",")
-            self._subset = tuple(filter(None, map(str.strip, listed)))
+    def _answer_headers(self, decision: Decision) -> Answers:
+        answer = ext_proc.HeadersResponse(response=redirect(decision))
+        yield ext_proc.ProcessingResponse(request_headers=answer, dynamic_metadata=metadata(decision))
+
+    def _answer_buffered(self, decision: Decision) -> Answers:
+        answer = ext_proc.BodyResponse(response=redirect(decision))
+        yield ext_proc.ProcessingResponse(request_body=answer, dynamic_metadata=metadata(decision))
+
+    def _answer_full_duplex(self, decision: Decision, *, trailers: bool) -> Answers:
+        # Envoy takes the content-length away in this mode, because we might have changed the body.
+        headers = ext_proc.HeadersResponse(response=redirect(decision, content_length=len(self._body)))
+        yield ext_proc.ProcessingResponse(request_headers=headers, dynamic_metadata=metadata(decision))
+        if self._has_body:  # trailers may follow headers without any
+            for part in streamed(self._body, ends=not trailers):
+                yield ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse(response=part))
+        if trailers:
+            yield ext_proc.ProcessingResponse(request_trailers=ext_proc.TrailersResponse())
 
 
-def _header(headers: ext_proc.HttpHeaders, key: str) -> str:
-    """Return a request header's value, which Envoy sends as bytes, and older versions as text; empty: there is none."""
-    for header in headers.headers.headers:
-        if header.key == key:
-            return header.raw_value.decode(errors="replace") if header.raw_value else str(header.value)
-    return ""
+class ResponsePhase:
+    """One response, given back as it came, until `done`. Costs a message for each chunk of a stream."""
 
+    def __init__(self) -> None:
+        self.done = False
 
-def _redirect(decision: Decision, *, content_length: int | None = None) -> ext_proc.CommonResponse:
-    headers = {DESTINATION: ",".join(decision.destinations)}
-    if content_length is not None:
-        headers["content-length"] = str(content_length)
-    return ext_proc.CommonResponse(
-        clear_route_cache=True, header_mutation=ext_proc.HeaderMutation(set_headers=_options(headers))
-    )
-
-
-def _options(headers: dict[str, str]) -> list[base_pb2.HeaderValueOption]:
-    # raw_value alone: Envoy refuses a header that sets both it and value.
-    return [
-        base_pb2.HeaderValueOption(
-            header=base_pb2.HeaderValue(key=key, raw_value=value.encode()),
-            append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-        )
-        for key, value in headers.items()
-    ]
-
-
-def _metadata(decision: Decision) -> struct_pb2.Struct:
-    pick = struct_pb2.Struct(fields={DESTINATION: struct_pb2.Value(string_value=",".join(decision.destinations))})
-    return struct_pb2.Struct(fields={LB_METADATA: struct_pb2.Value(struct_value=pick)})
-
-
-def _send_back(chunks: list[bytes], *, ends: bool) -> Iterator[ext_proc.ProcessingResponse]:
-    """Yield the body byte for byte, in chunks as they came or smaller; the last one ends it if `ends`."""
-    pieces = [
-        chunk[start : start + MAX_CHUNK_BYTES] for chunk in chunks for start in range(0, len(chunk), MAX_CHUNK_BYTES)
-    ] or [b""]
-    for number, piece in enumerate(pieces, start=1):
-        streamed = ext_proc.StreamedBodyResponse(body=piece, end_of_stream=ends and number == len(pieces))
-        mutation = ext_proc.BodyMutation(streamed_response=streamed)
-        answer = ext_proc.BodyResponse(response=ext_proc.CommonResponse(body_mutation=mutation))
-        yield ext_proc.ProcessingResponse(request_body=answer)
-
-
-def _refuse(rejected: RequestRejected) -> ext_proc.ProcessingResponse:
-    headers = {"content-type": "application/json"} | ({DROP_REASON: rejected.reason} if rejected.reason else {})
-    return ext_proc.ProcessingResponse(
-        immediate_response=ext_proc.ImmediateResponse(
-            status=http_status_pb2.HttpStatus(code=rejected.status),
-            headers=ext_proc.HeaderMutation(set_headers=_options(headers)),
-            body=render_error(rejected),
-            details=rejected.reason or "rejected",
-        )
-    )
+    def take(self, message: ext_proc.ProcessingRequest) -> Answers:
+        """Return the answers to one message; UnexpectedMessageError when it is none of a response."""
+        match message.WhichOneof("request"):
+            case "response_headers":
+                self.done = message.response_headers.end_of_stream
+                return iter([ext_proc.ProcessingResponse(response_headers=ext_proc.HeadersResponse())])
+            case "response_body":
+                body = message.response_body
+                self.done = body.end_of_stream
+                parts = streamed(body.body, ends=body.end_of_stream)
+                return (
+                    ext_proc.ProcessingResponse(response_body=ext_proc.BodyResponse(response=part)) for part in parts
+                )
+            case "response_trailers":
+                self.done = True
+                return iter([ext_proc.ProcessingResponse(response_trailers=ext_proc.TrailersResponse())])
+            case kind:
+                raise UnexpectedMessageError(f"{kind or 'an empty message'} is not expected here")

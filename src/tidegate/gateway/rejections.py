@@ -17,7 +17,7 @@ class _Body(msgspec.Struct):
 _BODY = msgspec.json.Decoder(_Body)
 
 
-def check_model(path: str, body: bytes) -> None:
+def check_model(path: str, body: bytes | bytearray) -> None:
     """Raise RequestRejected, 400, when an inference request does not name its model."""
     if not path.endswith(INFERENCE_PATHS):
         return

@@ -167,3 +167,20 @@ async def test_a_server_that_refuses_is_skipped_and_another_answers() -> None:
         assert sum(answers.values()) == 30
         assert set(answers) <= {server.name for server in others}
         assert refusing.arrived < 15  # passed over for a while after each refusal
+
+
+async def test_a_server_that_fails_at_once_does_not_draw_the_traffic() -> None:
+    async with model_servers(2) as servers, gateway(*(server.url for server in servers)) as up:
+        failing, busy = servers
+        failing.status = 500
+        busy.queued = 20
+        for server in servers:
+            await shown(up, server)
+
+        statuses = []
+        for _ in range(60):
+            async with aiohttp.request("POST", up.url) as answer:
+                statuses.append(answer.status)
+
+        assert 3 <= statuses.count(500) < 20
+        assert statuses.count(200) == busy.answered > 40

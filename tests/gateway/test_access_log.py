@@ -50,8 +50,15 @@ class TestResult:
         failed = entry(status=status, upstream_retry_limit_exceeded=retried)
         assert parse_entry(failed).result is Result.SERVER_ERROR
 
-    def test_a_stream_that_stands_still_for_too_long_is_broken(self) -> None:
-        assert parse_entry(entry(status=200, stream_idle_timeout=True)).result is Result.BROKEN
+    @pytest.mark.parametrize(
+        "flag", ["stream_idle_timeout", "upstream_request_timeout", "duration_timeout", "local_reset"]
+    )
+    @pytest.mark.parametrize(
+        ("status", "result"),
+        [(200, Result.BROKEN), (504, Result.UNSERVED), (408, Result.ABORTED), (0, Result.ABORTED)],
+    )
+    def test_what_envoys_patience_cuts_off_is_no_answer(self, flag: str, status: int, result: Result) -> None:
+        assert parse_entry(entry(status=status, **{flag: True})).result is result
 
     @pytest.mark.parametrize("status", [400, 404, 413, 426, 431])
     def test_what_envoy_answered_itself_is_denied(self, status: int) -> None:
@@ -136,6 +143,31 @@ class TestDecision:
             return
 
         assert isinstance(parse_entry(made), Outcome)
+
+
+class TestTags:
+    @pytest.mark.parametrize(
+        ("text", "count"),
+        [
+            ("0", 0), ("7", 7), ("1234567", 1_234_567), ("1e+06", 1_000_000), ("1.5e+06", 1_500_000), ("3.0", 3),
+            ("-", None), ("", None), ("-5", None), ("1e-3", None), ("1e+99", None), ("nan", None), ("9" * 16, None),
+            ("٣", None),
+        ],
+    )  # fmt: skip
+    def test_counts_are_read_as_envoy_writes_them_and_nothing_else_is(self, text: str, count: int | None) -> None:
+        tagged = entry()
+        tagged.common_properties.custom_tags["completion_tokens"] = text
+
+        assert parse_entry(tagged).usage.completion_tokens == count
+
+    def test_only_a_stream_has_a_time_to_first_token(self) -> None:
+        tagged = entry()
+        tagged.common_properties.custom_tags["ttft_us"] = "12345"
+        plain = parse_entry(tagged).ttft_s
+        tagged.response.response_headers["content-type"] = "text/event-stream; charset=utf-8"
+
+        assert plain is None
+        assert parse_entry(tagged).ttft_s == 0.012345
 
 
 async def test_every_entry_of_every_batch_is_taken() -> None:

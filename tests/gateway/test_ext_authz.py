@@ -158,7 +158,7 @@ class TestService:
     ) -> None:
         pool = pool_of(queued=[0] * endpoints)
         for number in range(endpoints):
-            pool.miss(f"e{number}", error="refused", reachable=False)
+            pool.miss(f"e{number}", error="refused", reachable=False, now=NOW)
         async with serving(pool, tmp_path) as gateway:
             answer = await gateway.check(question(), timeout=5)
 

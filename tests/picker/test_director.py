@@ -107,7 +107,7 @@ class TestDecisions:
     def test_nothing_eligible_is_no_decision_and_counts_nothing(self) -> None:
         pool = pool_of(queued=[0, 0])
         for name in ("e0", "e1"):
-            pool.miss(name, error="refused", reachable=False)
+            pool.miss(name, error="refused", reachable=False, now=NOW)
 
         assert director_of(pool).decide(request(), NOW) is None
         assert pool.view(NOW).in_flight.tolist() == [0, 0]
@@ -165,7 +165,7 @@ def test_a_pick_does_no_python_work_per_endpoint(left_out) -> None:
     for size in (10, 10_000):
         pool = pool_of(queued=[3] * size, running=[None, *[1] * (size - 1)], kv=[0.5] * size)
         for number in range(left_out):
-            pool.miss(f"e{number}", error="refused", reachable=False)
+            pool.miss(f"e{number}", error="refused", reachable=False, now=NOW)
         director = director_of(pool, destinations=2)
         decide(director)  # the first call fills NumPy's and the interpreter's caches
         costs.append(python_steps(director))

@@ -72,7 +72,7 @@ def test_a_pool_that_says_nothing_is_used_evenly() -> None:
 
 def test_the_last_report_of_an_unreachable_endpoint_does_not_change_the_choice_among_the_others() -> None:
     pool = pool_of(queued=[0, 20, 500], running=[5, 5, 5], kv=[0.5, 0.4, 0.4])
-    pool.miss("e2", error="refused", reachable=False)
+    pool.miss("e2", error="refused", reachable=False, now=NOW)
 
     assert picks(pool.view(NOW), count=3) == [[0, 1]] * 20
 

@@ -156,7 +156,7 @@ class PoolMachine(RuleBasedStateMachine):
     )
     def miss(self, number: int, reachable: bool | None, waited: float) -> None:
         self.now += waited
-        self.pool.miss(f"e{number}", error="refused", reachable=reachable)
+        self.pool.miss(f"e{number}", error="refused", reachable=reachable, now=self.now)
 
     def teardown(self) -> None:
         for server in self.servers.values():

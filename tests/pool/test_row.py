@@ -366,9 +366,35 @@ class TestUntracked:
         assert done.id == "a"
         assert (row.in_flight, *row.predict()[:2]) == (0, 0, 1)
 
-    def test_at_an_endpoint_that_never_reports_they_count_for_a_while_only(self) -> None:
+    def test_where_no_report_comes_to_see_them_they_count_for_a_while_only(self) -> None:
         row = Row(endpoint())
+        send(row, "tracked", at=0.0)
         for second in range(100):
             row.add(Dispatch(str(second), float(second), 0.0, tracked=False))
 
-        assert row.in_flight == UNTRACKED_S + 1
+        expired = [dispatch.id for dispatch in row.expire(50.0)]
+        left = row.in_flight
+        row.expire(100.0 + UNTRACKED_S)
+
+        assert expired == [str(second) for second in range(int(50 - UNTRACKED_S) + 1)]
+        assert left == 1 + 100 - len(expired)
+        assert row.in_flight == 1  # the tracked one's end will be told
+
+    def test_their_prompts_leave_the_prediction_of_the_cache_with_them(self) -> None:
+        row = row_with(kv=0.0, num_blocks=10, block_size=100)
+        row.add(Dispatch("a", 1.0, 500.0, tracked=False))
+        before = row.predict()[2]
+
+        row.expire(1.0 + UNTRACKED_S)
+
+        assert (before, row.predict()[2]) == (0.5, 0.0)
+
+    def test_one_that_is_told_of_all_the_same_ends_once(self) -> None:
+        row = row_with(queued=0, running=0)
+        dispatch = Dispatch("a", 1.0, 0.0, tracked=False)
+        row.add(dispatch)
+
+        row.remove(dispatch, 2.0)
+        row.remove(dispatch, 2.0)
+
+        assert row.in_flight == 0

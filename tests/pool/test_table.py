@@ -29,6 +29,12 @@ def eligible(pool: Pool, now: float = NOW) -> list[bool]:
     return pool.view(now).eligible.tolist()
 
 
+def answer(pool: Pool, index: int, at: float, *, well: bool) -> None:
+    """Let an endpoint answer one request."""
+    pool.dispatch(index, "answered", now=at, prompt_tokens=0.0)
+    assert pool.release("answered", now=at, answered_by=address(index), well=well)
+
+
 class TestView:
     def test_columns_hold_the_reports_in_the_order_of_the_endpoints(self) -> None:
         view = pool_of(queued=[4, 0], running=[2, 9], kv=[0.5, 1.0]).view(NOW)
@@ -78,7 +84,7 @@ class TestView:
     def test_a_missed_scrape_changes_nothing_but_the_age(self) -> None:
         pool = pool_of(queued=[4], running=[2], kv=[0.5])
 
-        pool.miss("e0", error="timed out", reachable=None)
+        pool.miss("e0", error="timed out", reachable=None, now=NOW)
 
         view = pool.view(NOW)
         assert (view.queued_requests[0], view.running_requests[0], view.kv_utilization[0]) == (4, 2, 0.5)
@@ -235,42 +241,59 @@ class TestEligibility:
     def test_an_unreachable_endpoint_is_excluded_until_it_is_there_whatever_it_says(self, reports) -> None:
         pool = pool_of(queued=[0, 0])
 
-        pool.miss("e0", error="refused", reachable=False)
+        pool.miss("e0", error="refused", reachable=False, now=NOW)
         refused = eligible(pool, NOW + 1e6)
-        pool.miss("e0", error="timed out", reachable=None)
+        pool.miss("e0", error="timed out", reachable=None, now=NOW)
         still = eligible(pool, NOW + 1e6)
         if reports:
             pool.report("e0", signals(queued=0, at=NOW + 2e6), started_at=NOW + 2e6)
         else:
-            pool.miss("e0", error="status 404", reachable=True)
+            pool.miss("e0", error="status 404", reachable=True, now=NOW)
 
         assert refused == still == [False, True]
         assert eligible(pool, NOW + 2e6) == [True, True]
 
     def test_bad_answers_in_a_row_pass_an_endpoint_over_and_a_good_one_between_them_does_not(self) -> None:
-        pool = pool_of(queued=[0])
+        pool = pool_of(queued=[0, 0])
         states = []
-        for number, well in enumerate([False, False, True, False, False, False]):
-            pool.dispatch(0, f"r{number}", now=NOW, prompt_tokens=0.0)
-            pool.release(f"r{number}", now=NOW, answered_by=address(0), well=well)
+        for well in [False, False, True, False, False, False]:
+            answer(pool, 0, NOW, well=well)
             states.append(eligible(pool, NOW)[0])
 
         assert states == [True] * 5 + [False]
-        assert eligible(pool, NOW + EJECTION_S) == [True]
+        assert eligible(pool, NOW + EJECTION_S) == [True, True]
 
     def test_one_more_bad_answer_after_that_passes_it_over_for_longer(self) -> None:
-        pool = pool_of(queued=[0])
-        for number, at in enumerate([NOW, NOW, NOW, NOW + EJECTION_S]):
-            pool.dispatch(0, f"r{number}", now=at, prompt_tokens=0.0)
-            pool.release(f"r{number}", now=at, answered_by=address(0), well=False)
+        pool = pool_of(queued=[0, 0])
+        for at in [NOW, NOW, NOW, NOW + EJECTION_S]:
+            answer(pool, 0, at, well=False)
 
-        assert eligible(pool, NOW + 2.9 * EJECTION_S) == [False]
-        assert eligible(pool, NOW + 3 * EJECTION_S) == [True]
+        assert eligible(pool, NOW + 2.9 * EJECTION_S) == [False, True]
+        assert eligible(pool, NOW + 3 * EJECTION_S) == [True, True]
+
+    def test_where_all_answer_badly_nobody_is_passed_over_for_it(self) -> None:
+        pool = pool_of(queued=[0, 0, 0])
+        for _ in range(10):
+            for index in range(3):
+                answer(pool, index, NOW, well=False)
+        assert eligible(pool, NOW) == [True, True, True]
+
+        answer(pool, 1, NOW, well=True)
+        answer(pool, 0, NOW, well=False)
+        assert eligible(pool, NOW) == [False, True, True]
+
+    def test_the_last_that_can_be_picked_is_not_passed_over_for_bad_answers(self) -> None:
+        pool = pool_of(queued=[0, 0])
+        pool.miss("e1", error="refused", reachable=False, now=NOW)
+        for _ in range(10):
+            answer(pool, 0, NOW, well=False)
+
+        assert eligible(pool, NOW) == [True, False]
 
     def test_a_server_that_is_back_is_forgiven(self) -> None:
         pool = pool_of(queued=[0])
         fail(pool, 0, NOW)
-        pool.miss("e0", error="refused", reachable=False)
+        pool.miss("e0", error="refused", reachable=False, now=NOW)
 
         pool.report("e0", signals(queued=0), started_at=NOW)
 
@@ -289,7 +312,7 @@ class TestEligibility:
         pool = pool_of(queued=[3])
 
         pool.report(name, signals(queued=9), started_at=NOW)
-        pool.miss(name, error="refused", reachable=False)
+        pool.miss(name, error="refused", reachable=False, now=NOW)
 
         assert pool.view(NOW).queued_requests.tolist() == [3]
         assert eligible(pool) == [True]
@@ -361,7 +384,7 @@ class TestState:
 
         fail(pool, 1, NOW)
         states.append(pool.state(known, NOW))
-        pool.miss("e1", error="refused", reachable=False)
+        pool.miss("e1", error="refused", reachable=False, now=NOW)
         states.append(pool.state(known, NOW))
 
         assert states == ["unknown", "ready", "stale", "ejected", "unreachable"]

@@ -3,6 +3,7 @@
 Outcomes path: StreamAccessLogs → **Outcome** → Outcomes
 """
 
+import re
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -15,8 +16,10 @@ from tidegate.pool.outcomes import NO_USAGE, Outcome, Outcomes, Result, TokenUsa
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 
-MAX_DIGITS = 15
-"""A longer number is no count of anything that happened."""
+REQUEST_TIMEOUT_STATUS = 408
+SERVER_ERROR_STATUS = 500
+
+_COUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?(e\+0?[0-9])?")
 
 
 class AccessLogService:
@@ -78,16 +81,24 @@ def _result(flags: accesslog.ResponseFlags, status: int, *, served: bool) -> Res
         return Result.DENIED
     if flags.downstream_connection_termination or flags.downstream_remote_reset:
         return Result.ABORTED
-    cut = flags.upstream_connection_termination or flags.upstream_remote_reset or flags.upstream_protocol_error
-    if (cut or flags.stream_idle_timeout) and status < 500:
-        return Result.BROKEN
-    if cut or flags.no_healthy_upstream or flags.upstream_connection_failure:
+    if flags.no_healthy_upstream or flags.upstream_connection_failure:
         return Result.UNSERVED
     if not served:
         return Result.DENIED
-    if flags.downstream_protocol_error:
-        return Result.ABORTED
-    return Result.SERVER_ERROR if status >= 500 else Result.ANSWERED
+    if flags.downstream_protocol_error or (status in (0, REQUEST_TIMEOUT_STATUS) and _is_cut(flags)):
+        return Result.ABORTED  # also by not sending on what it had begun to send
+    if _is_cut(flags):
+        return Result.BROKEN if status < SERVER_ERROR_STATUS else Result.UNSERVED
+    return Result.SERVER_ERROR if status >= SERVER_ERROR_STATUS else Result.ANSWERED
+
+
+def _is_cut(flags: accesslog.ResponseFlags) -> bool:
+    """Return whether the request or its answer was cut off, by the server or by Envoy's patience with it."""
+    by_server = flags.upstream_connection_termination or flags.upstream_remote_reset or flags.upstream_protocol_error
+    by_envoy = (
+        flags.stream_idle_timeout or flags.upstream_request_timeout or flags.duration_timeout or flags.local_reset
+    )
+    return bool(by_server or by_envoy)
 
 
 def _ttft_s(entry: accesslog.HTTPAccessLogEntry) -> float | None:
@@ -106,4 +117,5 @@ def _usage(common: accesslog.AccessLogCommon) -> TokenUsage:
 def _count(common: accesslog.AccessLogCommon, tag: str) -> int | None:
     """Return the value of a custom tag; None where it is missing or not a count ("-": Envoy knows none)."""
     text = common.custom_tags.get(tag, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
+    # Envoy writes a round million of tokens as 1e+06.
+    return int(float(text)) if _COUNT.fullmatch(text) else None

@@ -59,6 +59,7 @@ class Row:
         self._stumbles = 0
         self.ejected_until = float("-inf")
         self._unseen: OrderedDict[str, Dispatch] = OrderedDict()  # sent after the last report was asked for
+        self._untracked: OrderedDict[str, Dispatch] = OrderedDict()  # likewise; nobody will tell their end
         self._seen: OrderedDict[str, Dispatch] = OrderedDict()  # counted by the last report
         self._unseen_tokens = 0.0
         self._ended: deque[float] = deque()  # ends of seen requests since the last report was asked for
@@ -69,24 +70,26 @@ class Row:
     @property
     def in_flight(self) -> int:
         """Requests we sent there that have not ended."""
-        return len(self._unseen) + len(self._seen)
+        return len(self._unseen) + len(self._untracked) + len(self._seen)
 
-    def add(self, dispatch: Dispatch) -> list[Dispatch]:
-        """Count a request as sent; returns those that have counted long enough without being told of."""
-        self._unseen[dispatch.id] = dispatch
+    def add(self, dispatch: Dispatch) -> None:
+        """Count a request as sent."""
+        sent = self._unseen if dispatch.tracked else self._untracked
+        sent[dispatch.id] = dispatch
         self._unseen_tokens += dispatch.prompt_tokens
         self.picks += 1
-        expired = []
-        while (oldest := next(iter(self._unseen.values()))).at < dispatch.at - UNTRACKED_S and not oldest.tracked:
-            expired.append(self._forget_oldest_unseen())
-        return expired
 
     def remove(self, dispatch: Dispatch, now: float) -> None:
         """Count a request as ended."""
-        if self._unseen.pop(dispatch.id, None) is not None:
+        sent = self._unseen if dispatch.tracked else self._untracked
+        if sent.pop(dispatch.id, None) is not None:
             self._unseen_tokens -= dispatch.prompt_tokens
         elif self._seen.pop(dispatch.id, None) is not None:
             self._ended.append(now)
+
+    def expire(self, now: float) -> list[Dispatch]:
+        """Return and forget the untracked requests that no report has come to see for long enough."""
+        return self._take_before(self._untracked, now - UNTRACKED_S)
 
     def eject(self, now: float) -> None:
         """Pass the endpoint over for a while. What fails together counts once: the requests a dead server held."""
@@ -95,13 +98,19 @@ class Row:
             self.ejected_until = now + min(EJECTION_S * 2**doublings, MAX_EJECTION_S)
             self.failures += 1
 
-    def stumble(self, now: float) -> None:
+    @property
+    def stumbling(self) -> bool:
+        """Whether its last answer was a bad one."""
+        return self._stumbles > 0
+
+    def stumble(self, now: float, *, alone: bool) -> None:
         """Note a bad answer: broken off, or a server error. Several in a row eject the endpoint.
 
-        It would otherwise look idle, and draw all traffic, because it fails so fast.
+        It would otherwise look idle, and draw all traffic, because it fails so fast. But only if it is `alone` in that:
+        a client's nonsense, to which many servers answer 500, must not shut out one after the other.
         """
         self._stumbles += 1
-        if self._stumbles >= STUMBLES:
+        if self._stumbles >= STUMBLES and alone:
             self.eject(now)
 
     def answer_well(self) -> None:
@@ -121,23 +130,18 @@ class Row:
         self._doubted_at = now
         if self.signals is not None and _counts_requests(self.signals):
             return []
-        forgotten = [*self._seen.values(), *self._unseen.values()]
+        forgotten = [*self._seen.values(), *self._take_before(self._unseen, now)]
         self._seen.clear()
-        self._unseen.clear()
-        self._unseen_tokens = 0.0
         return forgotten
 
     def correct(self, signals: LoadSignals, started_at: float) -> list[Dispatch]:
         """Take a report asked for at `started_at`; returns the dispatches that no outcome will end any more."""
         self.signals = signals
-        done = []
-        while self._unseen and next(iter(self._unseen.values())).at <= started_at - VISIBILITY_LAG_S:
-            dispatch = self._forget_oldest_unseen()
-            if dispatch.tracked:
-                self._seen[dispatch.id] = dispatch
-            else:
-                done.append(dispatch)
-        if not self._unseen:
+        visible_until = started_at - VISIBILITY_LAG_S
+        for dispatch in self._take_before(self._unseen, visible_until):
+            self._seen[dispatch.id] = dispatch
+        done = self._take_before(self._untracked, visible_until)
+        if not self._unseen and not self._untracked:
             self._unseen_tokens = 0.0  # sums of floats drift
         # We hear of an end after the server, so an end heard of before the scrape was asked for is in its figures.
         while self._ended and self._ended[0] <= started_at:
@@ -150,7 +154,7 @@ class Row:
         if signals is None:
             return NAN, NAN, NAN
         # What we sent since waits; what ended since made room, which the queue fills first.
-        change = len(self._unseen) - len(self._ended)
+        change = len(self._unseen) + len(self._untracked) - len(self._ended)
         waiting, batch = signals.queued_requests, signals.running_requests
         queued = NAN if waiting is None else max(0, waiting + change)
         running = NAN if batch is None else max(0, batch + min(0, (waiting or 0) + change))
@@ -162,10 +166,14 @@ class Row:
             queued = max(queued, self.in_flight - running)
         return queued, running, self._predict_kv(signals)
 
-    def _forget_oldest_unseen(self) -> Dispatch:
-        _, dispatch = self._unseen.popitem(last=False)
-        self._unseen_tokens -= dispatch.prompt_tokens
-        return dispatch
+    def _take_before(self, sent: OrderedDict[str, Dispatch], until: float) -> list[Dispatch]:
+        """Remove and return those of `sent`, which no report has seen yet, that were sent by then."""
+        taken = []
+        while sent and next(iter(sent.values())).at <= until:
+            _, dispatch = sent.popitem(last=False)
+            self._unseen_tokens -= dispatch.prompt_tokens
+            taken.append(dispatch)
+        return taken
 
     def _predict_kv(self, signals: LoadSignals) -> float:
         if signals.kv_utilization is None:

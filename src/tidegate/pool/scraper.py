@@ -72,7 +72,9 @@ class Scraper:
                 try:
                     scrape = await source.read()
                 except ScrapeError as error:  # servers restart: ordinary, so it must not end the group
-                    self._pool.miss(endpoint.name, error=str(error), reachable=error.server_reachable)
+                    self._pool.miss(
+                        endpoint.name, error=str(error), reachable=error.server_reachable, now=self._clock()
+                    )
                     if not failing:
                         log.warning("%s: no metrics: %s", endpoint.name, error)
                     failing = True

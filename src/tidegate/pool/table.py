@@ -76,6 +76,7 @@ class Pool:
         self._in_flight = np.zeros(size)
         self._observed_at = np.full(size, -np.inf)
         self._ineligible_until = np.full(size, -np.inf)
+        self._stumbling = np.zeros(size, dtype=np.bool_)
 
     @property
     def endpoints(self) -> Sequence[Endpoint]:
@@ -112,7 +113,7 @@ class Pool:
         row.reachable, row.error = True, ""
         self._write(row)
 
-    def miss(self, name: str, *, error: str, reachable: bool | None) -> None:
+    def miss(self, name: str, *, error: str, reachable: bool | None, now: float) -> None:
         """Note that a scrape failed: the last report ages.
 
         `reachable`: whether the serving port took the connection; None when that was not tried, or cannot be told.
@@ -120,6 +121,7 @@ class Pool:
         if (row := self._by_name.get(name)) is not None:
             row.error = error
             row.reachable = row.reachable if reachable is None else reachable
+            self._dispatches.discard(row.expire(now))
             self._write(row)
 
     def view(self, now: float) -> PoolView:
@@ -153,7 +155,7 @@ class Pool:
         row = self._rows[index]
         dispatch = Dispatch(dispatch_id, now, prompt_tokens, tracked, origin)
         self._dispatches.add(row, dispatch)
-        self._dispatches.discard(row.add(dispatch))
+        row.add(dispatch)
         self._write(row)
 
     def id_from(self, origin: Hashable) -> str:
@@ -176,7 +178,7 @@ class Pool:
             if well:
                 row.answer_well()
             else:
-                row.stumble(now)
+                row.stumble(now, alone=self._others_do_well(now))
         elif answered_by is not None:
             row.eject(now)
         self._write(row)
@@ -213,6 +215,10 @@ class Pool:
         row = self._by_address.get(address)
         return row.endpoint if row else None
 
+    def _others_do_well(self, now: float) -> bool:
+        """Return whether some endpoint that can be picked has answered well last."""
+        return bool(np.any((self._ineligible_until <= now) & ~self._stumbling))
+
     def _row_of(self, endpoint: Endpoint) -> Row:
         row = self._by_name.get(endpoint.name)
         return row if row is not None and row.endpoint == endpoint else Row(endpoint)
@@ -223,3 +229,4 @@ class Pool:
         self._in_flight[i] = row.in_flight
         self._observed_at[i] = row.signals.observed_at if row.signals else -np.inf
         self._ineligible_until[i] = row.ejected_until if row.reachable else np.inf
+        self._stumbling[i] = row.stumbling

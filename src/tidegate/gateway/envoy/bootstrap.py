@@ -8,6 +8,8 @@ from tidegate.gateway.names import AUTHZ_METADATA, DESTINATION
 
 PICKER_CLUSTER = "picker"
 
+LOG_BUFFER_BYTES = 64 * 2**20
+"""How much may wait for a picker that stands still: some 50,000 requests."""
 UNLIMITED = 1_000_000
 """Envoy's circuit breakers default to 1,024 (retries: 3); past it requests skip the picker or fail. Ours never trip."""
 
@@ -96,6 +98,9 @@ def _picker_cluster(picker_socket: Path) -> JsonObject:
         "name": PICKER_CLUSTER,
         "type": "STATIC",
         "connect_timeout": "0.25s",
+        # Above its 1 MiB Envoy drops log entries without a word: of 800 requests with paths of 4 kB, which ended while
+        # the picker stood still for 1.5 s, 269 were never told of.
+        "per_connection_buffer_limit_bytes": LOG_BUFFER_BYTES,
         "circuit_breakers": _wide_open(),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {

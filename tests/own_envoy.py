@@ -31,7 +31,11 @@ from tidegate.pool.table import Pool
 
 @contextlib.asynccontextmanager
 async def own_envoy(
-    directory: Path, endpoints: Sequence[Endpoint], services: Iterable["grpc.GenericRpcHandler[object, object]"]
+    directory: Path,
+    endpoints: Sequence[Endpoint],
+    services: Iterable["grpc.GenericRpcHandler[object, object]"],
+    *,
+    usage: bool = False,
 ) -> AsyncIterator[str]:
     """Run it as `tidegate up` does; yields its URL."""
     picker_socket, admin_socket = directory / "picker.sock", directory / "admin.sock"
@@ -39,7 +43,7 @@ async def own_envoy(
     for file in (listeners, members):
         file.parent.mkdir()
     port = free_port("127.0.0.1", 0, fix="")
-    write_resources(listeners, [render_listener(host="127.0.0.1", port=port, steered=True)])
+    write_resources(listeners, [render_listener(host="127.0.0.1", port=port, steered=True, usage=usage)])
     write_endpoints(members, endpoints)
     bootstrap = render_bootstrap(
         admin_socket=admin_socket,
@@ -127,11 +131,13 @@ class ObservedEnvoy:
 
 
 @contextlib.asynccontextmanager
-async def observed_envoy(directory: Path, *members: ModelServer | Endpoint) -> AsyncIterator[ObservedEnvoy]:
+async def observed_envoy(
+    directory: Path, *members: ModelServer | Endpoint, usage: bool = False
+) -> AsyncIterator[ObservedEnvoy]:
     """Run it in front of these."""
     endpoints = [endpoint_of(member) if isinstance(member, ModelServer) else member for member in members]
     running = ObservedEnvoy(endpoints)
     services = [running.authorization.handler(), running.access_log.handler()]
-    async with own_envoy(directory, endpoints, services) as url:
+    async with own_envoy(directory, endpoints, services, usage=usage) as url:
         running.url = url
         yield running

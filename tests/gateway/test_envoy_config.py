@@ -85,10 +85,26 @@ async def test_a_listener_file_that_changes_is_followed_and_cuts_no_stream(tmp_p
         write_resources(tmp_path / "listeners" / "l.json", [changed])
 
         async def usage_is_told() -> bool:
-            async with aiohttp.request("POST", up.url, data=b"{}") as answer:
+            async with aiohttp.request("POST", f"{up.url}/v1/completions?x=1", data=b"{}") as answer:
                 assert answer.status == 200
             return TokenUsage(prompt_tokens=5, completion_tokens=7) in [o.usage for o in up.outcomes.taken]
 
         server.release.set()
         await until(usage_is_told)
         assert await stream.content.read() == b"end\n"
+
+
+async def test_usage_is_read_of_generating_requests_and_large_answers_of_others_pass_whole(tmp_path: Path) -> None:
+    async with model_servers(1) as [server], observed_envoy(tmp_path, server, usage=True) as up:
+        server.said = {"usage": {"prompt_tokens": 5}, "data": "x" * 12 * 2**20}  # more than Envoy would hold
+        async with aiohttp.request("POST", f"{up.url}/v1/embeddings", data=b"{}") as answer:
+            assert answer.status == 200
+            assert len((await answer.json())["data"]) == 12 * 2**20
+
+        server.said = {"usage": {"prompt_tokens": 5}, "data": "x" * 2**20}
+        for path in ("/v1/chat/completions", "/openai/v1/completions?a=b"):
+            async with aiohttp.request("POST", up.url + path, data=b"{}") as answer:
+                assert answer.status == 200
+        outcomes = await up.told(3)
+
+    assert [outcome.usage.prompt_tokens for outcome in outcomes] == [None, 5, 5]

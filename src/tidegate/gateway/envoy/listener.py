@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tidegate.gateway.envoy.bootstrap import PICKER_CLUSTER
 from tidegate.gateway.envoy.endpoints import CLUSTER
 from tidegate.gateway.envoy.files import JsonObject
-from tidegate.gateway.envoy.usage import usage_filters, usage_tags
+from tidegate.gateway.envoy.usage import GENERATING_PATHS, usage_filters, usage_tags, without_plain_filter
 from tidegate.gateway.names import DESTINATION, TTFT_TAG
 
 CHECKED_BODY_BYTES = 65_536
@@ -34,7 +34,7 @@ def render_listener(*, host: str, port: int, steered: bool, usage: bool = False)
         # empty list would mean its default, all private addresses; nobody has the broadcast address.
         "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
         "server_header_transformation": "PASS_THROUGH",
-        "route_config": _routes(),
+        "route_config": _routes(usage=usage),
         "http_filters": [*([_ask_picker()] if steered else []), *(usage_filters() if usage else []), _router()],
         "access_log": [_outcomes_log(usage_tags() if usage else [])],
     }
@@ -48,7 +48,10 @@ def render_listener(*, host: str, port: int, steered: bool, usage: bool = False)
     }
 
 
-def _routes() -> JsonObject:
+def _routes(*, usage: bool) -> JsonObject:
+    to_endpoints = {"cluster": CLUSTER, "timeout": "0s", "retry_policy": _retries()}
+    every_path: JsonObject = {"match": {"prefix": "/"}, "route": to_endpoints}
+    generating: JsonObject = {"match": {"safe_regex": {"regex": GENERATING_PATHS}}, "route": to_endpoints}
     return {
         "name": "gateway",
         "virtual_hosts": [
@@ -59,12 +62,7 @@ def _routes() -> JsonObject:
                 # what Envoy tells of external clients; x-forwarded-for says the same.
                 "request_headers_to_remove": [DESTINATION, "x-envoy-external-address"],
                 "request_body_buffer_limit": RETRIED_BODY_BYTES,
-                "routes": [
-                    {
-                        "match": {"prefix": "/"},
-                        "route": {"cluster": CLUSTER, "timeout": "0s", "retry_policy": _retries()},
-                    }
-                ],
+                "routes": [generating, every_path | without_plain_filter()] if usage else [every_path],
             }
         ],
     }

@@ -7,6 +7,9 @@ from tidegate.gateway.envoy.files import JsonObject
 from tidegate.gateway.names import USAGE_TAGS
 
 NAMESPACE = "tidegate.usage"
+GENERATING_PATHS = r"(/.*)?/v1/(chat/)?completions"
+"""The requests whose plain answers are read; of all others only streams are."""
+PLAIN_FILTER = "envoy.filters.http.json_to_metadata"
 MAX_EVENT_BYTES = 65_536
 """Longer events of a stream are passed over; the one with the usage is short."""
 JSON_TYPES = ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
@@ -21,7 +24,7 @@ _PATHS = {
 
 
 def usage_filters() -> list[JsonObject]:
-    """Return the filters that read usage from streams and from plain answers, which they hold until they are whole."""
+    """Return the filters that read usage from streams, and from plain answers, which they hold until they are whole."""
     rules = [_rule(tag) for tag in USAGE_TAGS]
     parser = {
         "@type": "type.googleapis.com/envoy.extensions.content_parsers.json.v3.JsonContentParser",
@@ -40,8 +43,21 @@ def usage_filters() -> list[JsonObject]:
     }
     return [
         {"name": "envoy.filters.http.sse_to_metadata", "typed_config": streams},
-        {"name": "envoy.filters.http.json_to_metadata", "typed_config": plain},
+        {"name": PLAIN_FILTER, "typed_config": plain},
     ]
+
+
+def without_plain_filter() -> JsonObject:
+    """Return the configuration of a route whose plain answers are not held.
+
+    Envoy answers 500 in the place of what it cannot hold, and embeddings may be larger than that.
+    """
+    disabled = {
+        "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+        "is_optional": True,
+        "disabled": True,
+    }
+    return {"typed_per_filter_config": {PLAIN_FILTER: disabled}}
 
 
 def usage_tags() -> list[JsonObject]:

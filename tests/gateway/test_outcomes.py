@@ -7,10 +7,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from envoy.service.auth.v3 import external_auth_pb2 as auth
 from google.rpc import status_pb2
 
-from own_envoy import endpoint_of, observed_envoy
+from factories import signals
+from own_envoy import ObservedEnvoy, endpoint_of, observed_envoy
 from processes import until
 from servers import model_server, model_servers
 from tidegate.pool.endpoint import Endpoint
@@ -55,6 +58,33 @@ async def test_of_a_stream_the_time_to_first_token_is_that_of_the_first_byte_not
     assert histogram.cumulative()[-1] == (float("inf"), 1)
 
 
+async def test_the_time_to_first_token_of_a_stream_includes_the_attempt_before_it(tmp_path: Path) -> None:
+    held = []
+
+    async def refuse(_: web.Request) -> web.Response:
+        began = time.monotonic()
+        await asyncio.sleep(0.3)
+        held.append(time.monotonic() - began)
+        return web.Response(status=503)
+
+    app = web.Application()
+    app.router.add_post("/stream", refuse)
+    async with TestServer(app, host="127.0.0.1") as full, model_servers(1) as [server]:
+        address = f"127.0.0.1:{full.port}"
+        first = Endpoint(name="full", host="127.0.0.1", port=full.port or 0, address=address)
+        async with observed_envoy(tmp_path, first, server) as up:
+            prefer(up, "full")
+            asked_at = time.monotonic()
+            async with aiohttp.request("POST", f"{up.url}/stream", data=b"{}") as answer:
+                assert await answer.read() == b"a\nend\n"
+            [outcome] = await up.told()
+
+    assert (outcome.result, outcome.served_by, outcome.attempts) == (Result.ANSWERED, server.address, 2)
+    assert outcome.ttft_s is not None
+    [held_s] = held
+    assert held_s <= outcome.ttft_s <= time.monotonic() - asked_at
+
+
 @pytest.mark.parametrize("path", ["/", "/stream"])
 async def test_a_client_that_leaves_has_aborted_before_or_after_the_first_token(tmp_path: Path, path: str) -> None:
     async with model_servers(1) as [server], observed_envoy(tmp_path, server) as up:
@@ -88,6 +118,33 @@ async def test_a_stream_whose_server_dies_is_broken_although_its_status_is_200(t
 
     assert (outcome.result, outcome.served_by) == (Result.BROKEN, server.address)
     assert outcome.ttft_s is not None
+
+
+async def test_an_endpoint_that_breaks_three_streams_in_a_row_is_passed_over_for_one_that_does_not(
+    tmp_path: Path,
+) -> None:
+    async with model_servers(2) as [bad, good], observed_envoy(tmp_path, bad, good) as up:
+        prefer(up, good.name)
+        assert await _post(up.url) == 200
+        await up.told(1)
+        prefer(up, bad.name)
+        bad.release.clear()
+        for number in range(1, 4):
+            assert [row.failures for row in up.pool.rows] == [0, 0]
+            bad.dies.clear()
+            async with aiohttp.request("POST", f"{up.url}/stream", data=b"{}") as answer:
+                assert await answer.content.readline() == b"a\n"
+                dies_at = time.monotonic()
+                bad.dies.set()
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await answer.read()
+            outcomes = await up.told(1 + number)
+
+    assert [(outcome.result, outcome.served_by) for outcome in outcomes[1:]] == [(Result.BROKEN, bad.address)] * 3
+    assert [row.failures for row in up.pool.rows] == [1, 0]
+    # Asked for the moment of its last death: on a slow machine its time may be over already.
+    assert [up.pool.state(row, dies_at) for row in up.pool.rows] == ["ejected", "ready"]
+    assert up.pool.view(dies_at).eligible.tolist() == [False, True]
 
 
 async def test_a_retried_request_is_answered_by_another_and_its_first_server_passed_over(tmp_path: Path) -> None:
@@ -129,21 +186,32 @@ async def test_a_servers_own_errors_are_its_errors_retried_or_not(tmp_path: Path
 
 
 async def test_a_request_that_is_denied_counts_nowhere_afterwards(tmp_path: Path) -> None:
-    async def deny(answer: auth.CheckResponse) -> auth.CheckResponse:
-        return auth.CheckResponse(
-            status=status_pb2.Status(code=7),
-            denied_response=auth.DeniedHttpResponse(status={"code": 429}, body="later"),
-            dynamic_metadata=answer.dynamic_metadata,
-        )
-
     async with model_servers(1) as [server], observed_envoy(tmp_path, server) as up:
-        up.authorization.on_its_way = deny
+        up.authorization.on_its_way = _deny
         async with aiohttp.request("POST", up.url, data=b"{}") as answer:
             assert (answer.status, await answer.text()) == (429, "later")
         [outcome] = await up.told()
 
     assert (outcome.result, outcome.served_by, outcome.decision_id) == (Result.DENIED, "", "ours-0")
     assert server.arrived == 0
+
+
+async def test_an_endpoint_is_not_to_blame_for_requests_that_were_denied_on_their_way_to_it(tmp_path: Path) -> None:
+    async with model_servers(2) as [chosen, other], observed_envoy(tmp_path, chosen, other) as up:
+        prefer(up, other.name)
+        assert await _post(up.url) == 200
+        await up.told(1)
+        prefer(up, chosen.name)
+        up.authorization.on_its_way = _deny
+        began = time.monotonic()
+        for number in range(1, 5):
+            assert await _post(up.url) == 429
+            outcomes = await up.told(1 + number)
+
+    assert {outcome.result for outcome in outcomes[1:]} == {Result.DENIED}
+    assert [row.picks for row in up.pool.rows] == [4, 1]
+    assert [row.failures for row in up.pool.rows] == [0, 0]
+    assert up.pool.view(began).eligible.tolist() == [True, True]
 
 
 async def test_what_envoy_refuses_itself_is_denied_and_was_not_unpicked(tmp_path: Path) -> None:
@@ -218,3 +286,19 @@ async def test_when_envoy_dies_nothing_stays_in_flight_where_no_report_can_tell(
 async def _post(url: str) -> int:
     async with aiohttp.request("POST", url, data=b"{}") as answer:
         return answer.status
+
+
+async def _deny(answer: auth.CheckResponse) -> auth.CheckResponse:
+    return auth.CheckResponse(
+        status=status_pb2.Status(code=7),
+        denied_response=auth.DeniedHttpResponse(status={"code": 429}, body="later"),
+        dynamic_metadata=answer.dynamic_metadata,
+    )
+
+
+def prefer(up: ObservedEnvoy, name: str) -> None:
+    """Report loads by which this endpoint is picked first."""
+    now = time.monotonic()
+    for endpoint in up.pool.endpoints:
+        busy = 0 if endpoint.name == name else 10
+        up.pool.report(endpoint.name, signals(queued=busy, running=busy, kv=0.0, at=now), started_at=now)

@@ -51,6 +51,7 @@ async def own_envoy(
         listeners=listeners,
         endpoints=members,
         steered=True,
+        now=time.monotonic(),
     )
     write_json(directory / "bootstrap.json", bootstrap)
     server = grpc.aio.server()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from factories import NOW, endpoints
 from tidegate.gateway.access_log import AccessLogService, parse_entry
-from tidegate.gateway.names import AUTHZ_METADATA, DECISION_ID
+from tidegate.gateway.names import AUTHZ_METADATA, DECISION_ID, ENVOY_STARTED_AT
 from tidegate.pool.outcomes import Outcome, Outcomes, Result
 from tidegate.pool.table import Pool
 
@@ -189,3 +189,25 @@ async def test_every_entry_of_every_batch_is_taken() -> None:
 
     assert outcomes.counts == {("e0", Result.ANSWERED): 4}
     assert (pool.rows[0].in_flight, outcomes.unpicked) == (0, 0)
+
+
+async def test_a_new_envoy_puts_what_was_sent_before_its_start_in_doubt_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(stale_after_s=1)
+    pool.set_endpoints(endpoints(1))
+    outcomes = Outcomes(pool)
+    service = AccessLogService(outcomes, lambda: NOW + 100)
+    doubts: list[float] = []
+    monkeypatch.setattr(outcomes, "doubt", doubts.append)
+
+    for started_at in (NOW, NOW, NOW + 50, NOW):
+        message = als.StreamAccessLogsMessage()
+        message.identifier.node.metadata.update({ENVOY_STARTED_AT: started_at})
+
+        async def batches(first: als.StreamAccessLogsMessage = message) -> object:
+            yield first
+            yield als.StreamAccessLogsMessage()
+
+        await service.stream_access_logs(batches(), None)  # type: ignore[arg-type]
+
+    ended = NOW + 100  # each stream's end is a doubt of its own
+    assert doubts == [NOW, ended, ended, NOW + 50, ended, ended]

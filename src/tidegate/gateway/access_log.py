@@ -10,7 +10,7 @@ import grpc
 from envoy.data.accesslog.v3 import accesslog_pb2 as accesslog
 from envoy.service.accesslog.v3 import als_pb2 as als
 
-from tidegate.gateway.names import AUTHZ_METADATA, DECISION_ID, TTFT_TAG, USAGE_TAGS
+from tidegate.gateway.names import AUTHZ_METADATA, DECISION_ID, ENVOY_STARTED_AT, TTFT_TAG, USAGE_TAGS
 from tidegate.gateway.origin import address_of, origin_of
 from tidegate.pool.outcomes import NO_USAGE, Outcome, Outcomes, Result, TokenUsage
 
@@ -28,6 +28,7 @@ class AccessLogService:
     def __init__(self, outcomes: Outcomes, clock: Callable[[], float]) -> None:
         self._outcomes = outcomes
         self._clock = clock
+        self._envoy_started_at = float("-inf")
 
     def handler(self) -> "grpc.GenericRpcHandler[als.StreamAccessLogsMessage, als.StreamAccessLogsResponse]":
         """Return what a gRPC server needs to serve this."""
@@ -44,12 +45,23 @@ class AccessLogService:
         """Take one worker's stream of batches. It ends when Envoy does, or breaks: then what it held back is lost."""
         try:
             async for message in messages:
+                self._note_start(message)
                 now = self._clock()
                 for entry in message.http_logs.log_entry:
                     self._outcomes.take(parse_entry(entry), now)
         finally:
             self._outcomes.doubt(self._clock())
         return als.StreamAccessLogsResponse()
+
+    def _note_start(self, message: als.StreamAccessLogsMessage) -> None:
+        """Doubt what was sent before this Envoy started: one that died without an outcome had opened no stream."""
+        fields = message.identifier.node.metadata.fields  # only in the first message of a stream
+        if (
+            ENVOY_STARTED_AT in fields
+            and (started_at := fields[ENVOY_STARTED_AT].number_value) > self._envoy_started_at
+        ):
+            self._envoy_started_at = started_at
+            self._outcomes.doubt(started_at)
 
 
 def parse_entry(entry: accesslog.HTTPAccessLogEntry) -> Outcome:

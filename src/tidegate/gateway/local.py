@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
@@ -156,6 +157,7 @@ class LocalGateway:
             listeners=self._listeners,
             endpoints=self._endpoints,
             steered=self._steered,
+            now=time.monotonic(),  # the picker's clock, too
         )
         write_json(self._directory / "bootstrap.json", bootstrap)
 

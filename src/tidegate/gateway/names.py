@@ -7,6 +7,8 @@ DECISION_ID = "tidegate-decision"
 AUTHZ_METADATA = "envoy.filters.http.ext_authz"
 """Where Envoy keeps the dynamic metadata of a Check's answer."""
 
+ENVOY_STARTED_AT = "started_at"
+"""In the metadata of our Envoy's node, which comes with its log: when it was started; seconds, monotonic."""
 TTFT_TAG = "ttft_us"
 """Custom tag of the access log: from the request's last byte to the answer's first; microseconds."""
 USAGE_TAGS = ("prompt_tokens", "completion_tokens", "cached_tokens")

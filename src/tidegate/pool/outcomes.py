@@ -102,9 +102,9 @@ class Outcomes:
             self._ttft.setdefault(name, Histogram(TTFT_BUCKETS_S)).observe(outcome.ttft_s)
         self._count_tokens(name, outcome.usage)
 
-    def doubt(self, now: float) -> None:
-        """Note that outcomes may have been lost: those of any request that is in flight now."""
-        self._pool.doubt(now)
+    def doubt(self, until: float) -> None:
+        """Note that outcomes may have been lost: those of any request in flight that was sent by then."""
+        self._pool.doubt(until)
 
     def _release(self, outcome: Outcome, now: float) -> None:
         if outcome.decision_id:

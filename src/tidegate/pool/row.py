@@ -3,7 +3,7 @@
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 
 from tidegate.pool.endpoint import Endpoint
 from tidegate.protocol.signals import LoadSignals
@@ -122,17 +122,18 @@ class Row:
         self.answer_well()
         self.ejected_until = float("-inf")
 
-    def doubt(self, now: float) -> list[Dispatch]:
-        """Note that the ends of requests sent so far may not be told; returns those forgotten at once.
+    def doubt(self, until: float) -> list[Dispatch]:
+        """Note that the ends of requests sent by then may not be told; returns those forgotten at once.
 
         Where reports tell how many requests there are, they will repair the count. Elsewhere nothing ever would.
         """
-        self._doubted_at = now
+        self._doubted_at = max(self._doubted_at, until)
         if self.signals is not None and _counts_requests(self.signals):
             return []
-        forgotten = [*self._seen.values(), *self._take_before(self._unseen, now)]
-        self._seen.clear()
-        return forgotten
+        forgotten = list(takewhile(lambda dispatch: dispatch.at <= until, self._seen.values()))
+        for dispatch in forgotten:
+            del self._seen[dispatch.id]
+        return forgotten + self._take_before(self._unseen, until)
 
     def correct(self, signals: LoadSignals, started_at: float) -> list[Dispatch]:
         """Take a report asked for at `started_at`; returns the dispatches that no outcome will end any more."""

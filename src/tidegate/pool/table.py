@@ -178,16 +178,16 @@ class Pool:
             if well:
                 row.answer_well()
             else:
-                row.stumble(now, alone=self._others_do_well(now))
+                row.stumble(now, alone=self._others_do_well(row, now))
         elif answered_by is not None:
             row.eject(now)
         self._write(row)
         return True
 
-    def doubt(self, now: float) -> None:
-        """Note that the ends of requests sent so far may not be told, so that reports repair the counts soon."""
+    def doubt(self, until: float) -> None:
+        """Note that the ends of requests sent by then may not be told, so that reports repair the counts soon."""
         for row in self._rows:
-            self._dispatches.discard(row.doubt(now))
+            self._dispatches.discard(row.doubt(until))
             self._write(row)
 
     def state(self, row: Row, now: float) -> str:
@@ -215,9 +215,11 @@ class Pool:
         row = self._by_address.get(address)
         return row.endpoint if row else None
 
-    def _others_do_well(self, now: float) -> bool:
-        """Return whether some endpoint that can be picked has answered well last."""
-        return bool(np.any((self._ineligible_until <= now) & ~self._stumbling))
+    def _others_do_well(self, row: Row, now: float) -> bool:
+        """Return whether some other endpoint that can be picked has answered well last."""
+        does_well = (self._ineligible_until <= now) & ~self._stumbling
+        does_well[row.index] = False
+        return bool(does_well.any())
 
     def _row_of(self, endpoint: Endpoint) -> Row:
         row = self._by_name.get(endpoint.name)

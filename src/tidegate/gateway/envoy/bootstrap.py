@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tidegate.gateway.envoy.endpoints import CLUSTER
 from tidegate.gateway.envoy.files import JsonObject, watched
-from tidegate.gateway.names import AUTHZ_METADATA, DESTINATION
+from tidegate.gateway.names import AUTHZ_METADATA, DESTINATION, ENVOY_STARTED_AT
 
 PICKER_CLUSTER = "picker"
 
@@ -17,15 +17,15 @@ _POLICIES = "type.googleapis.com/envoy.extensions.load_balancing_policies"
 
 
 def render_bootstrap(
-    *, admin_socket: Path, picker_socket: Path, listeners: Path, endpoints: Path, steered: bool
+    *, admin_socket: Path, picker_socket: Path, listeners: Path, endpoints: Path, steered: bool, now: float
 ) -> JsonObject:
     """Return the bootstrap as a JSON object.
 
     `listeners` and `endpoints` are files that Envoy follows. `steered`: go where the picker says, least request where
-    it says nothing; otherwise plain round robin, the yardstick.
+    it says nothing; otherwise plain round robin, the yardstick. `now`: when this Envoy starts; seconds, monotonic.
     """
     return {
-        "node": {"id": "tidegate", "cluster": "tidegate"},
+        "node": {"id": "tidegate", "cluster": "tidegate", "metadata": {ENVOY_STARTED_AT: now}},
         "admin": {"address": {"pipe": {"path": str(admin_socket)}}},
         "dynamic_resources": {"lds_config": watched(listeners)},
         "static_resources": {

@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import aiohttp
 
-from processes import listens, until
+from processes import free_port, listens, until
 from tidegate.gateway.envoy.binary import find_envoy
-from tidegate.gateway.local import free_port
 from tidegate.gateway.process import Program, running
 
 EXTENSIONS = "type.googleapis.com/envoy.extensions"
@@ -45,7 +44,7 @@ async def foreign_gateway(
     directory: Path, picker: str, *, mode: Mode, cluster: dict[str, Any], subset: Sequence[str] | None = None
 ) -> AsyncIterator[ForeignGateway]:
     """Run it in front of the picker at `host:port`. `subset`: the endpoints it allows."""
-    port = free_port("127.0.0.1", 0, fix="")
+    port = free_port()
     admin_socket = directory / "envoy.sock"
     config = directory / "envoy.json"
     admin = {"admin": {"address": {"pipe": {"path": str(admin_socket)}}}}

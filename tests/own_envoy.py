@@ -11,7 +11,7 @@ import grpc.aio
 import numpy as np
 from envoy.service.auth.v3 import external_auth_pb2 as auth
 
-from processes import listens, until
+from processes import free_port, listens, until
 from servers import ModelServer
 from tidegate.gateway.access_log import AccessLogService
 from tidegate.gateway.envoy.binary import find_envoy
@@ -20,7 +20,6 @@ from tidegate.gateway.envoy.endpoints import write_endpoints
 from tidegate.gateway.envoy.files import write_json, write_resources
 from tidegate.gateway.envoy.listener import render_listener
 from tidegate.gateway.ext_authz import AuthorizationService
-from tidegate.gateway.local import free_port
 from tidegate.gateway.process import Program, running
 from tidegate.picker.director import Director
 from tidegate.picker.profile import default_profile
@@ -42,7 +41,7 @@ async def own_envoy(
     listeners, members = directory / "listeners" / "l.json", directory / "endpoints" / "e.json"
     for file in (listeners, members):
         file.parent.mkdir()
-    port = free_port("127.0.0.1", 0, fix="")
+    port = free_port()
     write_resources(listeners, [render_listener(host="127.0.0.1", port=port, steered=True, usage=usage)])
     write_endpoints(members, endpoints)
     bootstrap = render_bootstrap(

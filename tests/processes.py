@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from tidegate.gateway.local import reserved_port
+
 DEADLINE_S = 30.0
 
 T = TypeVar("T")
@@ -24,6 +26,12 @@ async def until(probe: Callable[[], Awaitable[T]], *, within_s: float = DEADLINE
         while not (answer := await probe()):
             await asyncio.sleep(0.05)
         return answer
+
+
+def free_port() -> int:
+    """Return a port of loopback that is free now, for programs that cannot find one themselves."""
+    with reserved_port("127.0.0.1", 0, fix="") as port:
+        return port
 
 
 async def listens(port: int) -> bool:

@@ -12,8 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from processes import alive, children, until
-from tidegate.gateway.local import free_port
+from processes import alive, children, free_port, until
 
 SERVE = Path(__file__).resolve().parents[1] / "examples" / "triton" / "serve.py"
 UNAVAILABLE = 69
@@ -87,7 +86,7 @@ async def tritons(directory: Path, *names: str, options: Sequence[str] = ()) -> 
 
 @contextlib.asynccontextmanager
 async def _triton(directory: Path, name: str, options: Sequence[str]) -> AsyncIterator[Triton]:
-    http, grpc, metrics = (free_port("127.0.0.1", 0, fix="") for _ in range(3))
+    http, grpc, metrics = (free_port() for _ in range(3))
     ports = (f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}")
     with (directory / f"{name}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(

@@ -236,12 +236,6 @@ def reserved_port(host: str, port: int, *, fix: str) -> Iterator[int]:
         yield int(reservation.getsockname()[1])
 
 
-def free_port(host: str, port: int, *, fix: str) -> int:
-    """Return what `reserved_port` yields, for who does not mind that another may take it."""
-    with reserved_port(host, port, fix=fix) as free:
-        return free
-
-
 def _authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -282,6 +282,14 @@ class TestEligibility:
         answer(pool, 0, NOW, well=False)
         assert eligible(pool, NOW) == [False, True, True]
 
+    def test_a_request_that_others_answer_badly_too_passes_nobody_over_at_once(self) -> None:
+        pool = pool_of(queued=[0, 0])
+        pool.dispatch(0, "a", now=NOW, prompt_tokens=0.0)
+
+        assert pool.release("a", now=NOW, answered_by=address(1), well=False)
+
+        assert eligible(pool, NOW) == [True, True]
+
     def test_the_last_that_can_be_picked_is_not_passed_over_for_bad_answers(self) -> None:
         pool = pool_of(queued=[0, 0])
         pool.miss("e1", error="refused", reachable=False, now=NOW)

@@ -167,18 +167,17 @@ class Pool:
 
         `answered_by`: the `ip:port` that answered, "" when none did, None when that cannot be told (the client left).
         `well`: whether that answer was whole, and no server error. An endpoint is passed over for a while when another
-        had to answer its request, or none did, and when it gives several bad answers in a row.
+        answered its request well, or none did, and when several in a row end badly.
         """
         known = self._dispatches.pop(dispatch_id)
         if known is None:
             return False
         row, dispatch = known
         row.remove(dispatch, now)
-        if answered_by == row.endpoint.address:
-            if well:
-                row.answer_well()
-            else:
-                row.stumble(now, alone=self._others_do_well(row, now))
+        if answered_by and not well:  # whoever gave it: where nobody does better, the request may be to blame
+            row.stumble(now, alone=self._others_do_well(row, now))
+        elif answered_by == row.endpoint.address:
+            row.answer_well()
         elif answered_by is not None:
             row.eject(now)
         self._write(row)

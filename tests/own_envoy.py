@@ -47,6 +47,7 @@ async def own_envoy(
     bootstrap = render_bootstrap(
         admin_socket=admin_socket,
         picker_socket=picker_socket,
+        log_socket=picker_socket,
         listeners=listeners,
         endpoints=members,
         steered=True,

@@ -16,6 +16,8 @@ from processes import gateway, until
 from servers import model_server, model_servers
 
 UNPICKED = 6
+PICKED = 20
+ENDED_MEANWHILE = 40
 
 
 async def test_requests_placed_while_the_picker_was_down_are_told_to_the_next_one_as_unpicked() -> None:
@@ -46,6 +48,42 @@ async def test_requests_placed_while_the_picker_was_down_are_told_to_the_next_on
         assert pool["unpicked"] == UNPICKED
         assert [(it["picks"], it["in_flight"]) for it in pool["endpoints"].values()] == [(0, 0)] * 2
         assert await metric(up, "tidegate_unpicked_requests_total") == UNPICKED
+
+
+@pytest.mark.parametrize("logged_before", [True, False])
+async def test_requests_that_end_while_the_picker_is_down_are_told_to_the_next_one(logged_before: bool) -> None:
+    async with (
+        model_servers(2) as servers,
+        gateway(*(server.url for server in servers)) as up,
+        open_session() as session,
+    ):
+        await up.ready()
+        if logged_before:  # then Envoy has a stream to the picker, which breaks off
+            assert await status_of(session, up.url) == 200
+            await up.drained()
+        for server in servers:
+            server.release.clear()
+        async with asyncio.TaskGroup() as tasks:
+            picked = [tasks.create_task(status_of(session, up.url)) for _ in range(PICKED)]
+
+            async def all_placed() -> bool:
+                return sum(endpoint["in_flight"] for endpoint in (await up.pool())["endpoints"].values()) == PICKED
+
+            await until(all_placed)
+            os.kill(up.child(" picker "), signal.SIGKILL)
+            await up.said("picker exited with SIGKILL; starting it again")
+            for server in servers:
+                server.release.set()
+        assert [task.result() for task in picked] == [200] * PICKED
+        for _ in range(ENDED_MEANWHILE):
+            assert await status_of(session, up.url) == 200
+        assert await up.pool() == {}, "these were to end before there was a picker again"
+
+        async def told() -> dict[str, Any]:
+            pool = await up.pool()
+            return pool if pool.get("outcomes") == {"answered": PICKED + ENDED_MEANWHILE} else {}
+
+        await until(told)
 
 
 @pytest.mark.parametrize("logged_before", [True, False])

@@ -68,4 +68,9 @@ async def test_without_its_directory_both_start_again(temporary: Path) -> None:
         await up.said("envoy does not answer; starting it again")
         await answers(up)
         await up.ready()
+
+        async def is_told() -> bool:
+            return (await up.pool()).get("outcomes", {}).get("answered", 0) > 0
+
+        await until(is_told)
     assert not list(temporary.iterdir())

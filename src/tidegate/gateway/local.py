@@ -24,6 +24,7 @@ from tidegate.gateway.envoy.bootstrap import render_bootstrap
 from tidegate.gateway.envoy.endpoints import CLUSTER, write_endpoints
 from tidegate.gateway.envoy.files import write_json, write_resources
 from tidegate.gateway.envoy.listener import render_listener
+from tidegate.gateway.log_relay import LogRelay
 from tidegate.gateway.process import KeptRunning, Program
 from tidegate.gateway.report import PoolReport
 from tidegate.protocol.errors import ConfigError
@@ -74,6 +75,7 @@ class LocalGateway:
         self._say = say
         self._picker_socket = directory / "picker.sock"
         self._picker_admin = directory / "picker-admin.sock"
+        self._log_socket = directory / "log.sock"
         self._envoy_admin = directory / "envoy-admin.sock"
         self._envoy_log = directory / "envoy.log"
         self._endpoints = directory / "endpoints" / "endpoints.json"
@@ -89,7 +91,9 @@ class LocalGateway:
         envoy = KeptRunning(
             self._envoy_program(), healthy=self._envoy_answers, max_silence_s=ENVOY_SILENCE_S, say=self._say
         )
+        relay = LogRelay(listen_on=self._log_socket, picker=self._picker_socket)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(relay.run(), name="log relay")
             tasks.create_task(picker.run(), name="picker")
             tasks.create_task(envoy.run(), name="envoy")
 
@@ -154,6 +158,7 @@ class LocalGateway:
         bootstrap = render_bootstrap(
             admin_socket=self._envoy_admin,
             picker_socket=self._picker_socket,
+            log_socket=self._log_socket,
             listeners=self._listeners,
             endpoints=self._endpoints,
             steered=self._steered,

@@ -125,9 +125,11 @@ class KeptRunning:
         started = clock()
         problem = await self._run_once()
         while True:
-            backoff = FIRST_BACKOFF_S if clock() - started > STEADY_S else min(2 * backoff, MAX_BACKOFF_S)
+            if clock() - started > STEADY_S:
+                backoff = FIRST_BACKOFF_S
             self._say(f"{problem}; starting it again. Its last words: {self._program.last_words()}")
             await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, MAX_BACKOFF_S)
             started = clock()
             try:
                 problem = await self._run_once()

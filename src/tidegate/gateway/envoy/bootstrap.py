@@ -1,4 +1,4 @@
-"""Envoy's bootstrap: where it listens for orders, and its two clusters, the endpoints and the picker."""
+"""Envoy's bootstrap: where it listens for orders, and its clusters: the endpoints, the picker, the log of outcomes."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ from tidegate.gateway.envoy.files import JsonObject, watched
 from tidegate.gateway.names import AUTHZ_METADATA, DESTINATION, ENVOY_STARTED_AT
 
 PICKER_CLUSTER = "picker"
+LOG_CLUSTER = "log"
 
 LOG_BUFFER_BYTES = 64 * 2**20
-"""How much may wait for a picker that stands still: some 50,000 requests."""
+"""How much may wait for a picker that is away or stands still: some 50,000 requests."""
 UNLIMITED = 1_000_000
 """Envoy's circuit breakers default to 1,024 (retries: 3); past it requests skip the picker or fail. Ours never trip."""
 
@@ -17,7 +18,14 @@ _POLICIES = "type.googleapis.com/envoy.extensions.load_balancing_policies"
 
 
 def render_bootstrap(
-    *, admin_socket: Path, picker_socket: Path, listeners: Path, endpoints: Path, steered: bool, now: float
+    *,
+    admin_socket: Path,
+    picker_socket: Path,
+    log_socket: Path,
+    listeners: Path,
+    endpoints: Path,
+    steered: bool,
+    now: float,
 ) -> JsonObject:
     """Return the bootstrap as a JSON object.
 
@@ -29,7 +37,13 @@ def render_bootstrap(
         "admin": {"address": {"pipe": {"path": str(admin_socket)}}},
         "dynamic_resources": {"lds_config": watched(listeners)},
         "static_resources": {
-            "clusters": [_endpoints_cluster(endpoints, steered=steered), _picker_cluster(picker_socket)]
+            "clusters": [
+                _endpoints_cluster(endpoints, steered=steered),
+                _grpc_cluster(PICKER_CLUSTER, picker_socket),
+                # Above its 1 MiB Envoy drops log entries without a word: of 800 requests with paths of 4 kB, which
+                # ended while the picker stood still for 1.5 s, 269 were never told of.
+                _grpc_cluster(LOG_CLUSTER, log_socket) | {"per_connection_buffer_limit_bytes": LOG_BUFFER_BYTES},
+            ]
         },
     }
 
@@ -93,14 +107,11 @@ def _policy(name: str, message: str) -> JsonObject:
     }
 
 
-def _picker_cluster(picker_socket: Path) -> JsonObject:
+def _grpc_cluster(name: str, unix_socket: Path) -> JsonObject:
     return {
-        "name": PICKER_CLUSTER,
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "0.25s",
-        # Above its 1 MiB Envoy drops log entries without a word: of 800 requests with paths of 4 kB, which ended while
-        # the picker stood still for 1.5 s, 269 were never told of.
-        "per_connection_buffer_limit_bytes": LOG_BUFFER_BYTES,
         "circuit_breakers": _wide_open(),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -109,8 +120,8 @@ def _picker_cluster(picker_socket: Path) -> JsonObject:
             }
         },
         "load_assignment": {
-            "cluster_name": PICKER_CLUSTER,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(picker_socket)}}}}]}],
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(unix_socket)}}}}]}],
         },
     }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tidegate.gateway.envoy.bootstrap import PICKER_CLUSTER
+from tidegate.gateway.envoy.bootstrap import LOG_CLUSTER, PICKER_CLUSTER
 from tidegate.gateway.envoy.endpoints import CLUSTER
 from tidegate.gateway.envoy.files import JsonObject
 from tidegate.gateway.envoy.usage import GENERATING_PATHS, usage_filters, usage_tags, without_plain_filter
@@ -122,7 +122,7 @@ def _outcomes_log(tags: Sequence[JsonObject]) -> JsonObject:
             "common_config": {
                 "log_name": "outcomes",
                 "transport_api_version": "V3",
-                "grpc_service": {"envoy_grpc": {"cluster_name": PICKER_CLUSTER}},
+                "grpc_service": {"envoy_grpc": {"cluster_name": LOG_CLUSTER}},
                 "buffer_flush_interval": "0.02s",
                 "custom_tags": [ttft, *tags],
             },

@@ -134,7 +134,7 @@ class TestRestarting:
             while len(child.said) < 5:
                 await sleep(0.01)
 
-        assert pauses[:4] == [0.02, 0.04, 0.05, 0.05]
+        assert pauses[:4] == [0.01, 0.02, 0.04, 0.05]
 
     async def test_a_program_that_ran_long_enough_starts_again_after_the_first_pause(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.publish.statistics import BatchManagerStatistics, parse_statistics
+from tidegate.publish.statistics import BatchManagerStatistics, at_rest, parse_statistics
 
 ISSUE_3376: dict[str, Any] = {  # TensorRT-LLM issue #3376: requests wait outside "active"
     "iter": 58,
     "timestamp": "",
     "numActiveRequests": 1,
     "numQueuedRequests": 7,
+    "numCompletedRequests": 0,
     "maxNumActiveRequests": 2048,
     "cpuMemUsage": 0,
     "gpuMemUsage": 71024246784,
@@ -103,6 +104,7 @@ def test_iteration_statistics_count_requests_that_queue_outside_active() -> None
         scheduled_requests=1,
         context_requests=0,
         queued_requests=7,
+        completed_requests=0,
         waiting_requests=7,
         cpu_memory_bytes=0,
         gpu_memory_bytes=71024246784,
@@ -255,3 +257,29 @@ def test_any_mapping_gives_statistics_within_their_ranges(raw: dict[Any, Any]) -
         value = getattr(statistics, field)
         assert value is None or value >= 0
     assert statistics.kv_utilization is None or statistics.kv_utilization <= 1
+
+
+def test_after_the_iteration_in_which_the_last_requests_ended_the_batch_manager_is_at_rest() -> None:
+    last = parse_statistics(ISSUE_3376 | {"numQueuedRequests": 0, "numCompletedRequests": 1})
+
+    idle = at_rest(last)
+
+    assert (last.active_requests, last.scheduled_requests, last.generation_requests) == (1, 1, 1)
+    assert idle is not None
+    assert (idle.active_requests, idle.scheduled_requests, idle.generation_requests, idle.waiting_requests) == (0,) * 4
+    assert (idle.used_kv_blocks, idle.max_requests, idle.iteration) == (5495, 2048, 58)
+    assert idle.static_context_tokens is None
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"numActiveRequests": 2, "numCompletedRequests": 1},
+        {"numActiveRequests": 1, "numCompletedRequests": 1, "numQueuedRequests": 1},
+        {"numActiveRequests": 1},
+        {"numCompletedRequests": 1},
+        {},
+    ],
+)
+def test_with_requests_left_or_unknown_it_is_not_at_rest(last: dict[str, int]) -> None:
+    assert at_rest(parse_statistics(last)) is None

@@ -4,7 +4,7 @@ Publishing path: statistics JSON → **BatchManagerStatistics** → families →
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,19 @@ TIMESTAMP_FORMAT = "%m-%d-%Y %H:%M:%S.%f"
 
 _LONGEST_TIMESTAMP = len("12-31-9999 23:59:59.999999")
 _ABOVE_ANY_FIGURE = 2**63  # Larger than any count or byte size a server can mean: treated as junk.
+_GONE_AT_REST = (
+    "active_requests",
+    "scheduled_requests",
+    "context_requests",
+    "queued_requests",
+    "completed_requests",
+    "waiting_requests",
+    "inflight_context_tokens",
+    "generation_requests",
+    "paused_requests",
+    "static_context_tokens",
+    "static_generation_tokens",
+)
 _INFLIGHT_NAMES = ("Generation Requests", "MicroBatch ID", "Paused Requests")
 _STATIC_NAMES = ("Total Generation Tokens", "Empty Generation Slots")
 
@@ -36,6 +49,8 @@ class BatchManagerStatistics:
     """Scheduled requests in their context phase (prefill); count."""
     queued_requests: int | None = None
     """Requests that wait outside `active_requests`; count. Only the iteration statistics have it."""
+    completed_requests: int | None = None
+    """Requests that ended in this iteration; count. Only the iteration statistics have it."""
     waiting_requests: int | None = None
     """Composite: requests accepted but not scheduled; count. Source: GIE proposal 003, TotalQueuedRequests."""
 
@@ -112,6 +127,7 @@ def parse_statistics(raw: Mapping[str, Any]) -> BatchManagerStatistics:
         scheduled_requests=scheduled,
         context_requests=_count(batching.get("numContextRequests"), raw.get("Context Requests")),
         queued_requests=queued,
+        completed_requests=_count(raw.get("numCompletedRequests")),
         waiting_requests=waiting,
         cpu_memory_bytes=_count(raw.get("cpuMemUsage"), raw.get("Runtime CPU Memory Usage")),
         gpu_memory_bytes=_count(raw.get("gpuMemUsage"), raw.get("Runtime GPU Memory Usage")),
@@ -134,6 +150,21 @@ def parse_statistics(raw: Mapping[str, Any]) -> BatchManagerStatistics:
         timestamp_us=_microseconds(raw.get("timestamp", raw.get("Timestamp"))),
         iteration=_count(raw.get("iter"), raw.get("Iteration Counter")),
     )
+
+
+def at_rest(last: BatchManagerStatistics) -> BatchManagerStatistics | None:
+    """Return what an idle batch manager would say after its `last` iteration; None where requests are left to run.
+
+    An engine without work does not iterate, so what it said last stands, and that still counts the requests that ended
+    in the iteration: TensorRT-LLM's PyTorch executor counts the active ones when an iteration begins. KV-cache blocks
+    it counts at the end.
+    """
+    if last.active_requests is None:
+        return None
+    if last.active_requests - (last.completed_requests or 0) + (last.queued_requests or 0) > 0:
+        return None
+    ended = {field: 0 for field in _GONE_AT_REST if getattr(last, field) is not None}
+    return replace(last, **ended)
 
 
 def _section(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:

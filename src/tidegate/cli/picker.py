@@ -23,7 +23,8 @@ from tidegate.gateway.admin import admin_app
 from tidegate.gateway.envoy.endpoints import read_addresses, write_endpoints
 from tidegate.gateway.ext_authz import AuthorizationService
 from tidegate.gateway.ext_proc import ExternalProcessorService
-from tidegate.gateway.serving import Address, Health, parse_address, serving_grpc, serving_http
+from tidegate.gateway.serving_grpc import Health, serving_grpc
+from tidegate.gateway.serving_http import Address, parse_address, serving_http
 from tidegate.picker.director import Director
 from tidegate.picker.profile import default_profile
 from tidegate.pool.discovery import Discovery, EndpointSource

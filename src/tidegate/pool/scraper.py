@@ -14,7 +14,7 @@ from tidegate.pool.table import Pool
 from tidegate.protocol.engines import engine_named
 from tidegate.protocol.errors import ScrapeError
 from tidegate.scrape.http import HttpUrl
-from tidegate.scrape.probe import ExpositionSource, metrics_urls
+from tidegate.scrape.probe import ExpositionSource, Scrape, metrics_urls
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Scraper:
         try:
             while True:
                 try:
-                    scrape = await source.read()
+                    self._report(endpoint, await source.read())
                 except ScrapeError as error:  # servers restart: ordinary, so it must not end the group
                     self._pool.miss(
                         endpoint.name, error=str(error), reachable=error.server_reachable, now=self._clock()
@@ -81,7 +81,6 @@ class Scraper:
                     # Nothing is gained by asking a server five times a second for metrics that it does not have.
                     pause_s = min(2 * pause_s, MAX_PAUSE_S) if error.server_reachable else self._interval_s
                 else:
-                    self._pool.report(endpoint.name, scrape.signals, started_at=scrape.started_at)
                     if failing:
                         log.info("%s: metrics are back", endpoint.name)
                     failing = False
@@ -89,6 +88,10 @@ class Scraper:
                 woken = await self._pause(source, pause_s, alert=not woken)
         finally:
             source.close()
+
+    def _report(self, endpoint: Endpoint, scrape: Scrape) -> None:
+        # In a method of its own: a thousand tasks that wait for their next turn must not hold a thousand expositions.
+        self._pool.report(endpoint.name, scrape.signals, started_at=scrape.started_at)
 
     async def _pause(self, source: ExpositionSource, about_s: float, *, alert: bool) -> bool:
         """Wait `about_s` for the next turn; True when it comes early, on `alert`: the server closed the connection.

@@ -80,6 +80,8 @@ class EngineMapping:
     block_size: tuple[Source, ...] = ()
     num_blocks: tuple[Source, ...] = ()
     lora: LoraLabels | None = None
+    options: str = ""
+    """Options of the server without which it publishes no load; empty: it always does."""
     model_labels: tuple[str, ...] = ("model_name",)
     """Labels that tell the models of one server apart; series that differ elsewhere only are ranks of one model."""
 
@@ -189,6 +191,7 @@ _MAPPINGS = (
     EngineMapping(
         name="sglang",
         prefix="sglang:",
+        options="--enable-metrics",
         queued_requests=(_value("sglang:num_queue_reqs"),),
         running_requests=(_value("sglang:num_running_reqs"),),
         kv_utilization=(_value("sglang:token_usage"),),
@@ -198,6 +201,7 @@ _MAPPINGS = (
     EngineMapping(
         name="trtllm-serve",
         prefix="trtllm_",
+        options="return_perf_metrics: true and enable_iter_perf_stats: true",
         queued_requests=(_value("trtllm_num_requests_waiting"),),
         running_requests=(_value("trtllm_num_requests_running"),),
         kv_utilization=(_value("trtllm_kv_cache_utilization"),),
@@ -207,6 +211,7 @@ _MAPPINGS = (
     EngineMapping(
         name="llamacpp",
         prefix="llamacpp:",
+        options="--metrics",
         queued_requests=(_value("llamacpp:requests_deferred"),),
         running_requests=(_value("llamacpp:requests_processing"),),
         kv_utilization=(_value("llamacpp:kv_cache_usage_ratio"),),

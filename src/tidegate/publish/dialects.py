@@ -7,9 +7,9 @@ same mappings.
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from tidegate.protocol.engines import EngineMapping, SeriesLabel, SeriesValue
+from tidegate.protocol.engines import EngineMapping, LoraLabels, SeriesLabel, SeriesValue
 from tidegate.protocol.selectors import Selector
-from tidegate.protocol.signals import LoadSignals
+from tidegate.protocol.signals import LoadSignals, LoraSignals
 from tidegate.publish.families import Kind, MetricFamily
 from tidegate.publish.prometheus import PrometheusBackend
 
@@ -24,10 +24,11 @@ _HELP: Mapping[str, str] = MappingProxyType(
 )
 
 
-def render_signals(signals: LoadSignals, engine: EngineMapping, *, model: str) -> bytes:
+def render_signals(signals: LoadSignals, engine: EngineMapping, *, model: str, lora_updated_at: float = 0.0) -> bytes:
     """Return an exposition that says these signals as `engine` does, under the newest of its names.
 
-    Signals that are None, or that the engine does not publish, are left out; so are LoRA adapters.
+    Signals that are None, or that the engine does not publish, are left out. `lora_updated_at`: since when the LoRA
+    adapters are those; seconds since the Unix epoch.
     """
     backend = PrometheusBackend()
     model_label = {engine.model_labels[0]: model}
@@ -41,7 +42,18 @@ def render_signals(signals: LoadSignals, engine: EngineMapping, *, model: str) -
     for selector, info in infos.items():
         labels = {**dict(selector.labels), **info, **model_label}
         backend.create_series(_family(selector, "Constants of the server."), labels).set(1)
+    if engine.lora is not None and signals.lora is not None:
+        family = _family(engine.lora.selector, "LoRA adapters of running and waiting requests.")
+        backend.create_series(family, _lora_labels(signals.lora, engine.lora)).set(lora_updated_at)
     return backend.exposition()
+
+
+def _lora_labels(lora: LoraSignals, names: LoraLabels) -> dict[str, str]:
+    return {
+        names.running: ",".join(sorted(lora.running)),
+        names.waiting: ",".join(sorted(lora.waiting)),
+        names.max_adapters: "" if lora.max_adapters is None else str(lora.max_adapters),
+    }
 
 
 def _published(signals: LoadSignals, engine: EngineMapping) -> Iterator[tuple[str, SeriesValue | SeriesLabel, float]]:

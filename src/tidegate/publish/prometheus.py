@@ -75,7 +75,7 @@ class PrometheusBackend(Collector):
         for family, series in self._families.values():
             lines.append(f"# HELP {family.name} {family.help.translate(_HELP_ESCAPES)}\n")
             lines.append(f"# TYPE {family.name} {family.kind}\n")
-            lines.extend(_line(*sample) for one in series for sample in one.samples())
+            lines.extend(render_sample(*sample) for one in series for sample in one.samples())
         return "".join(lines).encode()
 
     def collect(self) -> Iterator[Metric]:
@@ -92,9 +92,11 @@ class PrometheusBackend(Collector):
             yield metric
 
 
-def _line(name: str, labels: Mapping[str, str], value: float) -> str:
+def render_sample(name: str, labels: Mapping[str, str], value: float) -> str:
+    """Return one line of an exposition, with its newline; labels in the order given."""
     written = ",".join(f'{key}="{text.translate(_LABEL_ESCAPES)}"' for key, text in labels.items())
-    return f"{name}{{{written}}} {_number(value)}\n"
+    braced = f"{{{written}}}" if written else ""
+    return f"{name}{braced} {_number(value)}\n"
 
 
 def _number(value: float) -> str:

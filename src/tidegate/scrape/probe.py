@@ -7,15 +7,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tidegate.protocol.engines import EngineMapping, detect_engine
+from tidegate.protocol.engines import ENGINES, EngineMapping, detect_engine
 from tidegate.protocol.errors import ScrapeError, ScrapeFailure
 from tidegate.protocol.load import parse_signals
 from tidegate.protocol.signals import LoadSignals
+from tidegate.scrape.answer import HttpAnswer
 from tidegate.scrape.http import HttpConnection, HttpUrl
 
 TRITON_METRICS_PORT = 8002
 FAILURES_BEFORE_PROBING = 3
 """Failures in a row after which a URL that once worked is doubted: a restarted server can be another one."""
+
+STATISTICS_ENGINE = ENGINES["trtllm-serve"]
+"""The only server whose load is found as a JSON array of iteration statistics, at its /metrics."""
 
 _TELLS_NOTHING = frozenset({ScrapeFailure.UNREACHABLE, ScrapeFailure.TIMEOUT, ScrapeFailure.EXHAUSTED})
 """Failures at the serving port after which the other URLs are not tried."""
@@ -31,6 +35,10 @@ class Scrape:
 
     Requests dispatched between the two times may be in the signals or not.
     """
+    engine: EngineMapping
+    exposition: bytes | None
+    """What the server answered; None: iteration statistics in JSON."""
+    content_type: str
 
 
 def metrics_urls(serving: HttpUrl) -> tuple[HttpUrl, ...]:
@@ -62,6 +70,7 @@ class ExpositionSource:
         timeout_s: float,
         clock: Callable[[], float],
         serving: HttpUrl | None = None,
+        parse_statistics: Callable[[bytes, float], LoadSignals] | None = None,
     ) -> None:
         """Store what to read; nothing is connected before the first `read`.
 
@@ -72,6 +81,8 @@ class ExpositionSource:
             clock: seconds, monotonic; gives `Scrape.started_at` and `LoadSignals.observed_at`.
             serving: where the server takes requests, for telling a dead server from a dead metrics port; None: where
                 the first URL points.
+            parse_statistics: reads iteration statistics in JSON, given the time; raises ScrapeError. None: JSON is no
+                answer, since reading these takes them from everyone else who does.
         """
         self._urls = tuple(urls)
         self._given_engine = engine
@@ -79,6 +90,7 @@ class ExpositionSource:
         self._settled = engine is not None
         self._timeout_s = timeout_s
         self._clock = clock
+        self._parse_statistics = parse_statistics
         self._serving = (serving or urls[0]).authority
         self._url: HttpUrl | None = None
         self._connections: dict[str, HttpConnection] = {}
@@ -162,24 +174,30 @@ class ExpositionSource:
         if answer.status != 200:
             problem = f"status {answer.status} instead of 200"
             raise ScrapeError(problem, reason=ScrapeFailure.BAD_STATUS, url=str(url))
-        if "json" in answer.content_type:
-            raise ScrapeError(f"no exposition but {answer.content_type}", url=str(url))
         try:
-            return Scrape(self._parse(answer.body), started_at)
+            return self._parse(answer, started_at)
         except ScrapeError as error:
             raise ScrapeError(error.problem, reason=error.reason, url=str(url)) from error
 
-    def _parse(self, exposition: bytes) -> LoadSignals:
+    def _parse(self, answer: HttpAnswer, started_at: float) -> Scrape:
         observed_at = self._clock()
-        engine = self._engine if self._settled else detect_engine(exposition)
+        if "json" in answer.content_type:
+            if self._parse_statistics is None or self._given_engine not in (None, STATISTICS_ENGINE):
+                raise ScrapeError(f"no exposition but {answer.content_type}")
+            signals = self._parse_statistics(answer.body, observed_at)
+            self._engine = STATISTICS_ENGINE
+            return Scrape(signals, started_at, STATISTICS_ENGINE, exposition=None, content_type=answer.content_type)
+        engine = self._engine if self._settled else detect_engine(answer.body)
         if engine is None:
             raise ScrapeError("no metrics of any engine known")
-        signals = parse_signals(exposition, engine, observed_at=observed_at)
+        signals = parse_signals(answer.body, engine, observed_at=observed_at)
+        if self._parse_statistics is not None and engine is STATISTICS_ENGINE and signals.kv_utilization is None:
+            raise ScrapeError(f"metrics of {engine.name}, but none of its load. Start it with {engine.options}")
         self._engine = engine
         # Triton lists the families of its TensorRT-LLM backend only once that has loaded: until an engine has shown a
         # KV cache, it may still turn out to be another.
         self._settled = self._settled or signals.kv_utilization is not None
-        return signals
+        return Scrape(signals, started_at, engine, answer.body, answer.content_type)
 
     def _connection(self, url: HttpUrl) -> HttpConnection:
         connection = self._connections.get(url.authority)

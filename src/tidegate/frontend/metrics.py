@@ -79,14 +79,22 @@ class EngineMetrics:
         self._model = model
         self._signals = LoadSignals(observed_at=0.0)
         self._pending: deque[tuple[BatchLoad, datetime]] = deque(maxlen=kept_iterations)
+        self._left = 0
 
     def observe_iteration(self, load: BatchLoad) -> None:
         """Keep the load of an iteration that ended now."""
         self._pending.append((load, datetime.now().astimezone()))
-        self.observe_idle(load)
+        self._left = load.active_requests - load.completed_requests + load.queued_requests
+        self._observe(load)
 
     def observe_idle(self, load: BatchLoad) -> None:
-        """Keep the load of the idle server: an iteration without iterating."""
+        """Keep the load of the idle server."""
+        if self._left:
+            # The requests were cancelled. TensorRT-LLM drops those in an iteration, and so has statistics of it.
+            self.observe_iteration(load)
+        self._observe(load)
+
+    def _observe(self, load: BatchLoad) -> None:
         self._signals = LoadSignals(
             queued_requests=waiting_requests(load.active_requests, load.scheduled_requests, load.queued_requests),
             running_requests=load.scheduled_requests,

@@ -99,12 +99,45 @@ async def test_a_server_without_metrics_is_asked_ever_more_rarely_until_it_has_s
         assert server.scraped - asked > 50
 
 
+async def test_between_two_reports_the_event_loop_gets_to_everything_else() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(model_server(str(number))) for number in range(20)]
+        pool = await stack.enter_async_context(scraping(*servers))
+        await until(lambda: _all_reported(pool))
+        reports_at_once = 0
+
+        def reports() -> list[float]:
+            return [row.signals.observed_at for row in pool.rows if row.signals]
+
+        for _ in range(5):
+            for server in servers:
+                server.metrics_release.clear()
+            await until(lambda: _all_hang(servers))
+            for server in servers:
+                server.metrics_release.set()
+            before, first = reports(), reports()
+            while any(map(float.__eq__, first, reports())):
+                await asyncio.sleep(0)
+                reports_at_once = max(reports_at_once, sum(map(float.__ne__, before, reports())))
+                before = reports()
+
+        assert reports_at_once == 1
+
+
 async def _scraped(server: ModelServer, count: int) -> bool:
     return server.scraped >= count
 
 
 async def _hangs(server: ModelServer) -> bool:
     return server.scrapes_waiting == 1
+
+
+async def _all_hang(servers: list[ModelServer]) -> bool:
+    return all(server.scrapes_waiting for server in servers)
+
+
+async def _all_reported(pool: Pool) -> bool:
+    return all(row.signals for row in pool.rows)
 
 
 async def _missed(pool: Pool) -> bool:

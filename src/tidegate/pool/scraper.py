@@ -15,6 +15,7 @@ from tidegate.protocol.engines import engine_named
 from tidegate.protocol.errors import ScrapeError
 from tidegate.scrape.http import HttpUrl
 from tidegate.scrape.probe import ExpositionSource, Scrape, metrics_urls
+from tidegate.scrape.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,10 @@ JITTER = 0.1
 
 
 class Scraper:
-    """Scrapes the current endpoints; a slow one delays nobody, and is never asked twice at a time."""
+    """Scrapes the current endpoints; a slow one delays nobody, and is never asked twice at a time.
+
+    However many there are, the event loop, which also answers gateways, gets a turn after each GET and after each scan.
+    """
 
     def __init__(
         self, pool: Pool, *, interval_s: float, timeout_s: float, clock: Callable[[], float], rng: random.Random
@@ -37,6 +41,7 @@ class Scraper:
         self._rng = rng
         self._endpoints: Sequence[Endpoint] = ()
         self._changed = asyncio.Event()
+        self._turns = Turns()
 
     def set_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
         """Scrape these from now on."""
@@ -64,11 +69,13 @@ class Scraper:
             timeout_s=self._timeout_s,
             clock=self._clock,
             serving=serving_url(endpoint),
+            turns=self._turns,
         )
         failing = woken = False
         pause_s = self._interval_s
         try:
             while True:
+                await self._turns.to_begin()
                 try:
                     self._report(endpoint, await source.read())
                 except ScrapeError as error:  # servers restart: ordinary, so it must not end the group

@@ -13,6 +13,7 @@ from tidegate.protocol.load import parse_signals
 from tidegate.protocol.signals import LoadSignals
 from tidegate.scrape.answer import HttpAnswer
 from tidegate.scrape.http import HttpConnection, HttpUrl
+from tidegate.scrape.turns import Turns
 
 TRITON_METRICS_PORT = 8002
 FAILURES_BEFORE_PROBING = 3
@@ -70,6 +71,7 @@ class ExpositionSource:
         timeout_s: float,
         clock: Callable[[], float],
         serving: HttpUrl | None = None,
+        turns: Turns | None = None,
         parse_statistics: Callable[[bytes, float], LoadSignals] | None = None,
     ) -> None:
         """Store what to read; nothing is connected before the first `read`.
@@ -81,6 +83,8 @@ class ExpositionSource:
             clock: seconds, monotonic; gives `Scrape.started_at` and `LoadSignals.observed_at`.
             serving: where the server takes requests, for telling a dead server from a dead metrics port; None: where
                 the first URL points.
+            turns: shared by all sources of an event loop: one answer is parsed in each of its rounds; None: no other
+                source keeps this loop busy.
             parse_statistics: reads iteration statistics in JSON, given the time; raises ScrapeError. None: JSON is no
                 answer, since reading these takes them from everyone else who does.
         """
@@ -90,6 +94,7 @@ class ExpositionSource:
         self._settled = engine is not None
         self._timeout_s = timeout_s
         self._clock = clock
+        self._turns = turns or Turns()
         self._parse_statistics = parse_statistics
         self._serving = (serving or urls[0]).authority
         self._url: HttpUrl | None = None
@@ -171,16 +176,17 @@ class ExpositionSource:
     async def _read(self, url: HttpUrl) -> Scrape:
         started_at = self._clock()
         answer = await self._connection(url).get(url.path)
+        observed_at = self._clock()
         if answer.status != 200:
             problem = f"status {answer.status} instead of 200"
             raise ScrapeError(problem, reason=ScrapeFailure.BAD_STATUS, url=str(url))
+        await self._turns.to_finish()
         try:
-            return self._parse(answer, started_at)
+            return self._parse(answer, started_at, observed_at)
         except ScrapeError as error:
             raise ScrapeError(error.problem, reason=error.reason, url=str(url)) from error
 
-    def _parse(self, answer: HttpAnswer, started_at: float) -> Scrape:
-        observed_at = self._clock()
+    def _parse(self, answer: HttpAnswer, started_at: float, observed_at: float) -> Scrape:
         if "json" in answer.content_type:
             if self._parse_statistics is None or self._given_engine not in (None, STATISTICS_ENGINE):
                 raise ScrapeError(f"no exposition but {answer.content_type}")

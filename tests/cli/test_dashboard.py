@@ -111,3 +111,35 @@ def test_a_name_longer_than_the_terminal_loses_nothing(width: int) -> None:
     assert max(len(line) for line in lines) <= width
     folded = "".join(line.split()[0] for line in lines if "gpu" in line or "example" in line or ":8000" in line)
     assert folded == name
+
+
+async def test_a_low_terminal_shows_the_newest_event_whole_and_how_many_endpoints_there_are_beside() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=60, height=24, color_system=None)
+    dashboard = Dashboard(console)
+    dashboard.listening("http://127.0.0.1:8080", "http://127.0.0.1:9090")
+    names = [f"10.0.0.{number}:8000" for number in range(40)]
+    frames: list[str] = []
+
+    async def read_pool() -> PoolReport:
+        return report_of(*names)
+
+    async def is_shown() -> bool:
+        frames[:] = screen.getvalue().split("tidegate on ")[1:]
+        return bool(frames) and "the end" in frames[-1] and "Ctrl-C" in frames[-1]
+
+    running = asyncio.create_task(dashboard.run(read_pool))
+    await asyncio.sleep(0)  # from here on there is a table
+    dashboard.say(f"envoy exited; its last words: {'x' * 70} the end")
+    await until(is_shown)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+    lines = frames[-1].splitlines()
+    assert len(lines) == 24 - 1  # a blank one is before the title
+    assert lines[-1].startswith("Ctrl-C stops everything")
+    assert "the end" in lines[-2]
+    rows = [line for line in lines if line.startswith("10.0.0.")]
+    assert lines[4 + len(rows)].strip() == f"and {40 - len(rows)} more, 0 of them ready"
+    assert len(rows) >= 8

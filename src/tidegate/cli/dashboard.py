@@ -31,6 +31,8 @@ MIN_WIDTHS = {
 }
 """So that the table does not jump when a state changes."""
 UNLIMITED = 10_000
+FRAME_LINES = 7
+"""Of the screen, besides endpoints and events: two blank ones, title, heading of up to two, its rule, the hint."""
 
 STATE_STYLES = {"ready": "green", "stale": "yellow", "unknown": "yellow", "ejected": "red", "unreachable": "red"}
 
@@ -70,9 +72,21 @@ class Dashboard:
             self._live = True
             async for report, rates in _frames(read_pool, FRAME_S):
                 self._note_changes(report)
-                table = PoolTable(report, rates, title=self._title)
+                events = self._shown_events()
+                room = self._console.height - FRAME_LINES - sum(lines for _, lines in events)
+                table = PoolTable(report, rates, title=self._title, room=room)
                 hint = Text("Ctrl-C stops everything", style="dim")
-                live.update(Group(Text(), table, Text(), *self._events, hint), refresh=True)
+                live.update(Group(Text(), table, Text(), *(event for event, _ in events), hint), refresh=True)
+
+    def _shown_events(self) -> list[tuple[Text, int]]:
+        """Return the events with the lines they take: one each, but the newest is shown whole."""
+        shown = []
+        for number, event in enumerate(self._events, 1):
+            newest = number == len(self._events)
+            line = event.copy()
+            line.no_wrap, line.overflow = not newest, "fold" if newest else "ellipsis"
+            shown.append((line, len(line.wrap(self._console, self._console.width)) if newest else 1))
+        return shown
 
     async def _print_lines(self, read_pool: ReadPool) -> None:
         next_summary = 0.0
@@ -113,13 +127,16 @@ async def _frames(read_pool: ReadPool, every_s: float) -> AsyncIterator[tuple[Po
 
 
 class PoolTable:
-    """The table of endpoints, with as many columns as the terminal has room for."""
+    """The table of endpoints, with as many columns and rows as the terminal has room for."""
 
-    def __init__(self, report: PoolReport | None, rates: dict[str, float], *, title: str) -> None:
-        """`rates`: picks per second by endpoint name."""
+    def __init__(
+        self, report: PoolReport | None, rates: dict[str, float], *, title: str, room: int = UNLIMITED
+    ) -> None:
+        """`rates`: picks per second by endpoint name. `room`: lines for endpoints; there is always one."""
         self._report = report
         self._rates = rates
         self._title = title
+        self._room = max(room, 2)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         unlimited = options.update(width=UNLIMITED)  # a measurement is never above the width of its options
@@ -155,9 +172,15 @@ class PoolTable:
         if self._report is None:
             table.caption = Text("the picker does not answer; Envoy serves by least request meanwhile", style="dim")
             return table
-        for endpoint in self._report.endpoints:
+        endpoints = self._report.endpoints
+        shown = endpoints if len(endpoints) <= self._room else endpoints[: self._room - 1]
+        for endpoint in shown:
             cells = _cells(endpoint, self._rates.get(endpoint.name, 0.0))
             table.add_row(*(cells[column] for column in columns))
+        if hidden := endpoints[len(shown) :]:
+            ready = sum(endpoint.state == "ready" for endpoint in hidden)
+            table.caption = Text(f"and {len(hidden)} more, {ready} of them ready", style="dim")
+            table.caption_justify = "left"
         return table
 
 

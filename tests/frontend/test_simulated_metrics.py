@@ -57,7 +57,8 @@ async def test_the_load_rises_under_load_and_falls_back_when_clients_leave(engin
     mapping = engine_named(engine)
 
     def known(queued: int, running: int, used: int) -> tuple[object, ...]:
-        return queued, running, used / 8 if mapping.kv_utilization else None
+        published = mapping.kv_utilization and "kv_utilization" not in mapping.withdrawn
+        return queued, running, used / 8 if published else None
 
     async def says(*expected: object) -> bool:
         signals = await scrape(url, engine)

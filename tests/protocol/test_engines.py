@@ -2,7 +2,7 @@
 
 import pytest
 
-from tidegate.protocol.engines import ENGINES, SeriesLabel, SeriesValue, detect_engine, engine_named
+from tidegate.protocol.engines import ENGINES, EngineMapping, SeriesLabel, SeriesValue, detect_engine, engine_named
 from tidegate.protocol.errors import ConfigError, ScrapeError
 from tidegate.protocol.exposition import MAX_LINES
 from tidegate.protocol.selectors import parse_selector
@@ -73,6 +73,12 @@ def test_the_first_source_of_every_signal_can_be_written_as_well_as_read(engine:
     for signal in ("queued_requests", "running_requests", "kv_utilization", "block_size", "num_blocks"):
         sources = getattr(engine, signal)
         assert not sources or isinstance(sources[0], SeriesValue | SeriesLabel)
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+def test_what_counts_finished_requests_is_no_signal(engine: EngineMapping) -> None:
+    assert engine.completions
+    assert not engine.families & {selector.family for selector in engine.completions}
 
 
 def test_the_names_are_those_of_the_model_server_protocol() -> None:

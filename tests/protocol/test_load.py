@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from tidegate.protocol.engines import ENGINES, EngineMapping, detect_engine
 from tidegate.protocol.errors import ScrapeError
-from tidegate.protocol.load import parse_signals
+from tidegate.protocol.load import parse_load, parse_signals
 from tidegate.protocol.signals import LoadSignals, LoraSignals
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "metrics"
-GOLDEN = sorted(FIXTURES.glob("*/*.json"))
+GOLDEN = sorted(path for path in FIXTURES.glob("*/*.json") if not path.name.endswith(".verdict.json"))
 VLLM = ENGINES["vllm"]
 TRT_LLM = ENGINES["triton-tensorrt-llm"]
 
@@ -130,6 +130,19 @@ def test_engines_and_versions_without_a_fixture_are_read_by_their_names(
     engine: str, exposition: str, expected: dict[str, float]
 ) -> None:
     assert load_of(exposition, ENGINES[engine]) == LoadSignals(**expected, observed_at=0.0)  # type: ignore[arg-type]
+
+
+def test_a_signal_comes_with_the_source_that_gave_it_and_what_each_series_says() -> None:
+    exposition = without_lines("triton/two_models_summaries_loaded.txt", '="waiting"')
+
+    load = parse_load(exposition.encode(), TRT_LLM, observed_at=0.0)
+
+    assert load.signals == load_of(exposition, TRT_LLM)
+    waiting, utilization = load.origins["queued_requests"], load.origins["kv_utilization"]
+    assert (waiting.source, utilization.source) == (TRT_LLM.queued_requests[1], TRT_LLM.kv_utilization[0])
+    values = {reading.labels["model"]: reading.value for reading in waiting.readings}
+    assert values == {"tensorrt_llm": 1, "llama_b": 3}
+    assert "lora" not in load.origins
 
 
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "-1", "2.5", "1e300"])

@@ -84,6 +84,16 @@ class EngineMapping:
     """Options of the server without which it publishes no load; empty: it always does."""
     model_labels: tuple[str, ...] = ("model_name",)
     """Labels that tell the models of one server apart; series that differ elsewhere only are ranks of one model."""
+    free_blocks: Selector | None = None
+    """KV-cache blocks that are free, where they are published: no signal, but it must agree with those that are."""
+    completions: tuple[Selector, ...] = ()
+    """Counters that grow whenever a request finishes; the first one that is published is read."""
+    gauges_come_late: bool = False
+    """Whether its gauges may be absent until the first request."""
+    withdrawn: frozenset[str] = frozenset()
+    """Signals that only older versions publish."""
+    mistaken: tuple[tuple[str, Selector], ...] = ()
+    """Signals with series that some readers take for them, though the series cannot mean that."""
 
     @cached_property
     def families(self) -> frozenset[str]:
@@ -164,13 +174,17 @@ _MAPPINGS = (
         ),
         block_size=(_value(_TRT_LLM_BLOCKS % "tokens_per"),),
         num_blocks=(_value(_TRT_LLM_BLOCKS % "max"),),
-        model_labels=("model", "version"),
+        free_blocks=parse_selector(_TRT_LLM_BLOCKS % "free"),
+        completions=(Selector("nv_inference_request_success"), Selector("nv_llm_output_token_len_count")),
+        model_labels=("model", "version", "instance"),  # each instance has a KV cache of its own
     ),
     EngineMapping(
         # What runs is not published: nv_inference_exec_count is a counter of all executions since the start.
         name="triton",
         prefix="nv_inference_",
         queued_requests=(_value("nv_inference_pending_request_count"),),
+        completions=(Selector("nv_inference_request_success"),),
+        mistaken=(("running_requests", Selector("nv_inference_exec_count")),),
         model_labels=("model", "version"),
     ),
     EngineMapping(
@@ -187,6 +201,8 @@ _MAPPINGS = (
             waiting="waiting_lora_adapters",
             max_adapters="max_lora",
         ),
+        completions=(Selector("vllm:request_success_total"),),
+        gauges_come_late=True,  # with several API servers
     ),
     EngineMapping(
         name="sglang",
@@ -197,6 +213,8 @@ _MAPPINGS = (
         kv_utilization=(_value("sglang:token_usage"),),
         block_size=(_value("sglang:page_size"), _label("sglang:cache_config_info", "page_size")),
         num_blocks=(_value("sglang:num_pages"), _label("sglang:cache_config_info", "num_pages")),
+        completions=(Selector("sglang:num_requests_total"),),
+        gauges_come_late=True,
     ),
     EngineMapping(
         name="trtllm-serve",
@@ -207,6 +225,8 @@ _MAPPINGS = (
         kv_utilization=(_value("trtllm_kv_cache_utilization"),),
         block_size=(_value("trtllm_kv_cache_tokens_per_block"),),
         num_blocks=(_value("trtllm_kv_cache_max_blocks"),),
+        completions=(Selector("trtllm_request_success_total"),),
+        gauges_come_late=True,
     ),
     EngineMapping(
         name="llamacpp",
@@ -215,12 +235,17 @@ _MAPPINGS = (
         queued_requests=(_value("llamacpp:requests_deferred"),),
         running_requests=(_value("llamacpp:requests_processing"),),
         kv_utilization=(_value("llamacpp:kv_cache_usage_ratio"),),
+        withdrawn=frozenset({"kv_utilization"}),
+        # It counts no requests, but tokens of answers as these end.
+        completions=(Selector("llamacpp:tokens_predicted_total"),),
     ),
     EngineMapping(
         name="tgi",
         prefix="tgi_",
         queued_requests=(_value("tgi_queue_size"),),
         running_requests=(_value("tgi_batch_current_size"),),
+        completions=(Selector("tgi_request_success"), Selector("tgi_request_success_total")),
+        gauges_come_late=True,
     ),
 )
 

@@ -12,7 +12,8 @@ load. A finite utilization outside [0, 1] is clamped; that it might be in percen
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from tidegate.protocol.engines import EngineMapping, LoraLabels, Source
@@ -22,6 +23,24 @@ from tidegate.protocol.readings import Reading, is_count, parse_count, readings,
 from tidegate.protocol.signals import LoadSignals, LoraSignals
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a signal came from."""
+
+    source: Source | LoraLabels
+    readings: Sequence[Reading]
+    """What each of its series says, in the order of the exposition; of LoRA adapters, nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an exposition says, and where it says so."""
+
+    signals: LoadSignals
+    origins: Mapping[str, Origin]
+    """By the name of the signal; those that are None have none."""
 
 
 def parse_signals(exposition: bytes, engine: EngineMapping, *, observed_at: float) -> LoadSignals:
@@ -35,48 +54,62 @@ def parse_signals(exposition: bytes, engine: EngineMapping, *, observed_at: floa
     Raises:
         ScrapeError: the bytes hold nothing of this engine, or one of the lines needed is malformed.
     """
+    return parse_load(exposition, engine, observed_at=observed_at).signals
+
+
+def parse_load(exposition: bytes, engine: EngineMapping, *, observed_at: float) -> Load:
+    """Return the same as `parse_signals`, with the origin of each signal.
+
+    Raises:
+        ScrapeError: as `parse_signals`.
+    """
     samples = scan(exposition, engine.families)
     if not samples and not mentions(exposition, engine.prefix):
         raise ScrapeError(f"holds no metrics of engine {engine.name}: no name begins with {engine.prefix!r}")
-    return LoadSignals(
-        queued_requests=_first(engine.queued_requests, samples, _sum),
-        running_requests=_first(engine.running_requests, samples, _sum),
-        kv_utilization=_first(engine.kv_utilization, samples, _fullest),
-        block_size=_first(engine.block_size, samples, _smallest),
-        num_blocks=_first(engine.num_blocks, samples, lambda readings: _sum_of_models(readings, engine.model_labels)),
-        lora=_newest_lora(engine.lora, samples) if engine.lora else None,
+    origins: dict[str, Origin] = {}
+
+    def first(signal: str, sources: Iterable[Source], combine: Callable[[Sequence[Reading]], _T | None]) -> _T | None:
+        """Combine the readings of the first source that says something."""
+        for source in sources:
+            found = list(readings(source, samples))
+            combined = combine(found)
+            if combined is not None:
+                origins[signal] = Origin(source, found)
+                return combined
+        return None
+
+    lora = _newest_lora(engine.lora, samples) if engine.lora else None
+    if engine.lora is not None and lora is not None:
+        origins["lora"] = Origin(engine.lora, ())
+    signals = LoadSignals(
+        queued_requests=first("queued_requests", engine.queued_requests, _sum),
+        running_requests=first("running_requests", engine.running_requests, _sum),
+        kv_utilization=first("kv_utilization", engine.kv_utilization, _fullest),
+        block_size=first("block_size", engine.block_size, _smallest),
+        num_blocks=first("num_blocks", engine.num_blocks, lambda found: _sum_of_models(found, engine.model_labels)),
+        lora=lora,
         observed_at=observed_at,
     )
+    return Load(signals, origins)
 
 
-def _first(
-    sources: Iterable[Source], samples: list[Sample], combine: Callable[[list[Reading]], _T | None]
-) -> _T | None:
-    """Combine the readings of the first source that says something."""
-    for source in sources:
-        combined = combine(list(readings(source, samples)))
-        if combined is not None:
-            return combined
-    return None
-
-
-def _sum(readings: list[Reading]) -> int | None:
+def _sum(readings: Sequence[Reading]) -> int | None:
     if not readings or not all(is_count(reading.value) for reading in readings):
         return None
     return sum(int(reading.value) for reading in readings)
 
 
-def _fullest(readings: list[Reading]) -> float | None:
+def _fullest(readings: Sequence[Reading]) -> float | None:
     finite = [reading.value for reading in readings if math.isfinite(reading.value)]
     return min(1.0, max(0.0, *finite)) if finite else None
 
 
-def _smallest(readings: list[Reading]) -> int | None:
+def _smallest(readings: Sequence[Reading]) -> int | None:
     sizes = [int(reading.value) for reading in readings if is_count(reading.value) and reading.value > 0]
     return min(sizes, default=None)
 
 
-def _sum_of_models(readings: list[Reading], model_labels: tuple[str, ...]) -> int | None:
+def _sum_of_models(readings: Sequence[Reading], model_labels: tuple[str, ...]) -> int | None:
     largest: dict[tuple[str | None, ...], int] = {}
     for reading in readings:
         if is_count(reading.value):

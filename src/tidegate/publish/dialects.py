@@ -63,7 +63,7 @@ def _published(signals: LoadSignals, engine: EngineMapping) -> Iterator[tuple[st
         # A composite is what readers make of an older server's ingredients; nobody writes it.
         written = (one for one in getattr(engine, signal) if isinstance(one, SeriesValue | SeriesLabel))
         source = next(written, None)
-        if value is not None and source is not None:
+        if value is not None and source is not None and signal not in engine.withdrawn:
             yield signal, source, value
 
 

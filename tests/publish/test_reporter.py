@@ -25,11 +25,13 @@ class RecordedSeries:
 
     kind: Kind
     value: float = 0
+    written: list[float] = field(default_factory=list)
     observed: list[float] = field(default_factory=list)
 
     def set(self, value: float, /) -> None:
         assert self.kind is Kind.GAUGE
         self.value = value
+        self.written.append(value)
 
     def increment(self, value: float, /) -> None:
         assert self.kind is Kind.COUNTER
@@ -73,6 +75,23 @@ def test_every_series_names_its_model_and_version(backend: RecordingBackend, rep
     reporter.report(BatchManagerStatistics(waiting_requests=3))
 
     assert backend.labels == [{"request_type": "waiting", "model": "llama", "version": "1"}]
+
+
+def test_one_of_several_instances_says_which_it_is(backend: RecordingBackend) -> None:
+    reporter = Reporter(backend, model="llama", version="1", instance="0_1")
+
+    reporter.report(BatchManagerStatistics(waiting_requests=3))
+    reporter.observe(input_tokens=7)
+
+    assert [labels["instance"] for labels in backend.labels] == ["0_1", "0_1"]
+
+
+def test_only_what_changed_is_written(backend: RecordingBackend, reporter: Reporter) -> None:
+    for active in (0, 4, 4, 0):
+        reporter.report(BatchManagerStatistics(active_requests=active, waiting_requests=2))
+
+    assert backend.series[REQUESTS, "active"].written == [4, 0]
+    assert backend.series[REQUESTS, "waiting"].written == [2]
 
 
 def test_a_missing_figure_neither_appears_nor_shifts_its_neighbours(

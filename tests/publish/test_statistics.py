@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.publish.statistics import BatchManagerStatistics, at_rest, parse_statistics
+from tidegate.publish.statistics import BatchManagerStatistics, at_rest, combine_ranks, parse_statistics
 
 ISSUE_3376: dict[str, Any] = {  # TensorRT-LLM issue #3376: requests wait outside "active"
     "iter": 58,
@@ -283,3 +283,24 @@ def test_after_the_iteration_in_which_the_last_requests_ended_the_batch_manager_
 )
 def test_with_requests_left_or_unknown_it_is_not_at_rest(last: dict[str, int]) -> None:
     assert at_rest(parse_statistics(last)) is None
+
+
+def test_requests_that_ended_before_may_still_be_counted_as_active() -> None:
+    last = parse_statistics({"numActiveRequests": 3, "numCompletedRequests": 1})
+
+    assert at_rest(last, ended_before=1) is None
+    idle = at_rest(last, ended_before=2)
+    assert idle is not None
+    assert idle.active_requests == 0
+
+
+def test_a_sum_over_ranks_is_unknown_where_one_of_them_does_not_say() -> None:
+    known, unknown = parse_statistics(ISSUE_3376), parse_statistics(ISSUE_3376 | {"numActiveRequests": None})
+
+    both = combine_ranks([known, known])
+    partly = combine_ranks([known, unknown])
+
+    assert (both.active_requests, both.waiting_requests, both.max_kv_blocks) == (2, 14, 14480)
+    assert (both.kv_utilization, both.tokens_per_kv_block, both.iteration) == (5495 / 7240, 64, 58)
+    assert (partly.active_requests, partly.waiting_requests, partly.scheduled_requests) == (None, None, 2)
+    assert combine_ranks([known]) == known

@@ -42,24 +42,22 @@ class Reporter:
     static batching and disaggregated serving therefore exist only where the statistics have such figures.
     """
 
-    def __init__(self, backend: MetricBackend, *, model: str, version: str) -> None:
+    def __init__(self, backend: MetricBackend, *, model: str, version: str, instance: str | None = None) -> None:
+        """`instance`: which of several instances of the model this is; None where it is the only one."""
         self._backend = backend
-        self._model = model
-        self._version = version
+        self._labels = {"model": model, "version": version}
+        if instance is not None:
+            self._labels["instance"] = instance
         self._series: dict[tuple[str, str], Series] = {}
-        self._totals: dict[tuple[str, str], float] = {}
+        self._last: dict[tuple[str, str], float] = {}
 
     def report(self, statistics: BatchManagerStatistics) -> None:
-        """Bring every series up to date whose value `statistics` knows."""
+        """Bring every series up to date whose value `statistics` knows; one that is unchanged costs nothing."""
         for family in STATISTICS_FAMILIES:
             for label_value, field in family.fields.items():
                 value: float | None = getattr(statistics, field)
-                if value is None:
-                    continue
-                if family.kind is Kind.COUNTER:
-                    self._advance(family, label_value, value)
-                else:
-                    self._get(family, label_value).set(value)
+                if value is not None:
+                    self._update(family, label_value, value)
 
     def observe(self, *, input_tokens: int | None = None, output_tokens: int | None = None) -> None:
         """Count one finished request's token lengths; None where they are not known."""
@@ -68,24 +66,29 @@ class Reporter:
         if output_tokens is not None:
             self._get(OUTPUT_TOKENS_FAMILY, "total_output_tokens").observe(output_tokens)
 
-    def _advance(self, family: MetricFamily, label_value: str, total: float) -> None:
-        """Move a counter on to `total`, never back.
+    def _update(self, family: MetricFamily, label_value: str, value: float) -> None:
+        """Set a gauge to `value`, or move a counter on to that total, never back.
 
         A total below the last one is a restarted batch manager, which counts from 0 again: the published counter goes
         on from where it was, so that a rate over it stays right.
         """
         key = (family.name, label_value)
         series = self._get(family, label_value)
-        last = self._totals.get(key, 0)
-        growth = total - last if total >= last else total
-        self._totals[key] = total
-        if growth > 0:
-            series.increment(growth)
+        last = self._last.get(key, 0)
+        if value == last:
+            return
+        if family.kind is Kind.COUNTER:
+            growth = value - last if value > last else value
+            if growth > 0:
+                series.increment(growth)
+        else:
+            series.set(value)
+        self._last[key] = value
 
     def _get(self, family: MetricFamily, label_value: str) -> Series:
         key = (family.name, label_value)
         series = self._series.get(key)
         if series is None:
-            labels = {family.label: label_value, "model": self._model, "version": self._version}
-            series = self._series[key] = self._backend.create_series(family, labels)
+            series = self._backend.create_series(family, {family.label: label_value, **self._labels})
+            self._series[key] = series
         return series

@@ -3,7 +3,7 @@
 Publishing path: statistics JSON → **BatchManagerStatistics** → families → exposition.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -27,6 +27,18 @@ _GONE_AT_REST = (
     "paused_requests",
     "static_context_tokens",
     "static_generation_tokens",
+)
+_SUMMED_OVER_RANKS = (
+    *_GONE_AT_REST,
+    "max_requests",
+    "cpu_memory_bytes",
+    "gpu_memory_bytes",
+    "pinned_memory_bytes",
+    "max_kv_blocks",
+    "free_kv_blocks",
+    "used_kv_blocks",
+    "reused_kv_blocks",
+    "empty_generation_slots",
 )
 _INFLIGHT_NAMES = ("Generation Requests", "MicroBatch ID", "Paused Requests")
 _STATIC_NAMES = ("Total Generation Tokens", "Empty Generation Slots")
@@ -152,19 +164,43 @@ def parse_statistics(raw: Mapping[str, Any]) -> BatchManagerStatistics:
     )
 
 
-def at_rest(last: BatchManagerStatistics) -> BatchManagerStatistics | None:
+def at_rest(last: BatchManagerStatistics, *, ended_before: int = 0) -> BatchManagerStatistics | None:
     """Return what an idle batch manager would say after its `last` iteration; None where requests are left to run.
 
     An engine without work does not iterate, so what it said last stands, and that still counts the requests that ended
     in the iteration: TensorRT-LLM's PyTorch executor counts the active ones when an iteration begins. KV-cache blocks
     it counts at the end.
+
+    `ended_before`: requests that ended in earlier iterations and may be counted as active still. The overlap scheduler,
+    its default, begins an iteration before it has seen which requests the one before ended.
     """
     if last.active_requests is None:
         return None
-    if last.active_requests - (last.completed_requests or 0) + (last.queued_requests or 0) > 0:
-        return None
-    ended = {field: 0 for field in _GONE_AT_REST if getattr(last, field) is not None}
-    return replace(last, **ended)
+    ended = ended_before + (last.completed_requests or 0)
+    return emptied(last) if last.active_requests - ended + (last.queued_requests or 0) <= 0 else None
+
+
+def emptied(last: BatchManagerStatistics) -> BatchManagerStatistics:
+    """Return `last` without its requests; KV-cache blocks, which prefixes may hold on to, are left as they were."""
+    gone = {field: 0 for field in _GONE_AT_REST if getattr(last, field) is not None}
+    return replace(last, **gone)
+
+
+def combine_ranks(ranks: Sequence[BatchManagerStatistics]) -> BatchManagerStatistics:
+    """Make one batch manager of the ranks of one model, at least one: each has requests and a KV cache of its own.
+
+    Counts are summed, where all ranks say them: a sum without one would understate the load. Utilization is that of the
+    fullest. What cannot be summed is that of the first.
+    """
+    first = ranks[0]
+    sums: dict[str, Any] = {field: _sum([getattr(rank, field) for rank in ranks]) for field in _SUMMED_OVER_RANKS}
+    fractions = [rank.kv_utilization for rank in ranks if rank.kv_utilization is not None]
+    return replace(first, **sums, kv_utilization=max(fractions, default=None))
+
+
+def _sum(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _section(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -61,6 +61,29 @@ def test_the_queue_of_ordinary_triton_models_is_summed() -> None:
     assert signals == LoadSignals(queued_requests=4, observed_at=0.0)
 
 
+def test_instances_of_a_model_have_a_kv_cache_each() -> None:
+    requests, blocks = "nv_trt_llm_request_metrics", "nv_trt_llm_kv_cache_block_metrics"
+    lines = [
+        f'{family}{{instance="0_{instance}",{label},model="m",version="1"}} {value}'
+        for instance, figures in enumerate([(2, 5, 0.25, 100), (3, 0, 0.75, 100)])
+        for (family, label), value in zip(
+            [
+                (requests, 'request_type="scheduled"'),
+                (requests, 'request_type="waiting"'),
+                (blocks, 'kv_cache_block_type="fraction"'),
+                (blocks, 'kv_cache_block_type="max"'),
+            ],
+            figures,
+            strict=True,
+        )
+    ]
+
+    signals = load_of("\n".join([*lines, ""]), TRT_LLM)
+
+    assert (signals.running_requests, signals.queued_requests) == (5, 5)
+    assert (signals.kv_utilization, signals.num_blocks) == (0.75, 200)
+
+
 def test_composites_are_computed_where_the_server_publishes_only_the_ingredients() -> None:
     exposition = without_lines("triton/two_models_summaries_loaded.txt", '="waiting"', '="fraction"')
 

@@ -32,6 +32,8 @@ class Triton:
     url: str
     metrics_url: str
     pid: int
+    log: Path
+    """What it has said."""
 
     @property
     def argument(self) -> str:
@@ -88,12 +90,13 @@ async def tritons(directory: Path, *names: str, options: Sequence[str] = ()) -> 
 async def _triton(directory: Path, name: str, options: Sequence[str]) -> AsyncIterator[Triton]:
     http, grpc, metrics = (free_port() for _ in range(3))
     ports = (f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}")
-    with (directory / f"{name}.log").open("wb") as log:
+    path = directory / f"{name}.log"
+    with path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, str(SERVE), "--name", name, *ports, *options), stdout=log, stderr=STDOUT
         )
     try:
-        yield Triton(name, f"http://127.0.0.1:{http}", f"http://127.0.0.1:{metrics}/metrics", process.pid)
+        yield Triton(name, f"http://127.0.0.1:{http}", f"http://127.0.0.1:{metrics}/metrics", process.pid, path)
         family = [process.pid, *children(process.pid)]
     finally:
         process.terminate()

@@ -10,7 +10,7 @@ import pytest
 from processes import environment
 from tidegate.pool.endpoints_file import parse_endpoints
 
-COMMANDS = ("", "up", "picker", "sim", "bench", "bench demo")
+COMMANDS = ("", "up", "picker", "sim", "bench", "bench demo", "bench scrape")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

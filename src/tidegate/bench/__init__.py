@@ -2,5 +2,6 @@
 
 Flow: seed → workload.Arrival → client.run_load, open loop → results.RequestResult → report: a table and a verdict.
 
-`demo` runs the main job twice, live, over a `fleet` of simulated servers behind a real Envoy.
+`demo` runs the main job twice, live, over a `fleet` of simulated servers behind a real Envoy. `scrape` measures
+what it costs to read the servers' load.
 """

@@ -22,7 +22,11 @@ async def simulated_fleet(count: int, directory: Path, options: Sequence[str] = 
     async with contextlib.AsyncExitStack() as stack:
         processes = [await stack.enter_async_context(running(program, stdout=PIPE)) for program in programs]
         try:
-            yield [await _url(program, process) for program, process in zip(programs, processes, strict=True)]
+            lines = [
+                await first_line(program, process, _SERVING)
+                for program, process in zip(programs, processes, strict=True)
+            ]
+            yield [line[1].decode() for line in lines]
         finally:
             # All at once: one after the other, many servers would take long to end.
             await asyncio.gather(*(stop(process) for process in processes))
@@ -34,12 +38,12 @@ def _program(number: int, directory: Path, options: Sequence[str]) -> Program:
     return Program(name, argv, directory / f"{name}.log")
 
 
-async def _url(program: Program, process: Process) -> str:
-    """Return where the server listens, which is the first thing it says."""
+async def first_line(program: Program, process: Process, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
+    """Wait for the first line a program says; TidegateError when it does not match."""
     line = b""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(START_TIMEOUT_S):
             line = await process.stdout.readline() if process.stdout else b""
-    if (found := _SERVING.search(line)) is None:
+    if (found := pattern.search(line)) is None:
         raise TidegateError(f"{program.name} did not start: {program.last_words()}")
-    return found[1].decode()
+    return found

@@ -77,7 +77,21 @@ def test_after_the_iteration_that_ended_the_last_requests_the_server_is_idle_for
     statistics = IterationStatistics()
     statistics.parse(body(row(active=2, scheduled=2, numCompletedRequests=2)), 7.0)
 
+    assert statistics.parse(b"[]", 7.1) == load(queued=0, running=0, kv=0.0, at=7.1)
     assert statistics.parse(b"[]", 9000.0) == load(queued=0, running=0, kv=0.0, at=9000.0)
+
+
+def test_requests_that_ended_in_earlier_iterations_are_no_longer_there_after_a_second() -> None:
+    statistics = IterationStatistics()
+    # The overlap scheduler counts a request once more in the iteration after the one that reported its end.
+    overlapping = [
+        row(active=2, scheduled=2, numCompletedRequests=1),
+        row(active=2, scheduled=1, numCompletedRequests=1),
+    ]
+    busy = statistics.parse(body(*overlapping), 7.0)
+
+    assert statistics.parse(b"[]", 7.5) == busy
+    assert statistics.parse(b"[]", 8.0) == load(queued=0, running=0, kv=0.0, at=8.0)
 
 
 def test_before_the_first_iteration_nothing_is_known_and_the_option_is_named() -> None:

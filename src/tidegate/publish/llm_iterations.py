@@ -44,6 +44,11 @@ class LlmIterations:
         """Whether there ever was an iteration."""
         return bool(self._newest)
 
+    @property
+    def resting(self) -> bool:
+        """Whether the last `take` found nothing new, and all requests to have ended."""
+        return self._resting
+
     def take(self, rows: Iterable[object], now: float) -> BatchManagerStatistics | None:
         """Return what is to be published now, or None where nothing is new.
 

@@ -10,7 +10,7 @@ import pytest
 from processes import environment
 from tidegate.pool.endpoints_file import parse_endpoints
 
-COMMANDS = ("", "up", "picker", "sim", "bench", "bench demo", "bench scrape")
+COMMANDS = ("", "up", "picker", "exporter", "check", "sim", "bench", "bench demo", "bench scrape")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -92,7 +92,7 @@ def test_a_wrong_argument_is_one_line_and_exit_status_2(arguments: list[str], sa
     assert ended.returncode == 2
 
 
-@pytest.mark.parametrize("command", ["", "up", "bench"])
+@pytest.mark.parametrize("command", ["", "up", "check", "bench"])
 def test_without_arguments_the_help_is_shown_and_the_exit_status_is_2(command: str) -> None:
     ended = run(*command.split())
 

@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from tidegate.protocol.conformance import api, orca, reach, watching
 from tidegate.protocol.conformance.api import ApiAnswer
+from tidegate.protocol.conformance.evidence import gather
 from tidegate.protocol.conformance.finding import Finding, Level
 from tidegate.protocol.conformance.orca import OrcaAnswer, parse_orca
 from tidegate.protocol.conformance.watching import Observation
+from tidegate.protocol.engines import ENGINES
 from tidegate.protocol.errors import ScrapeError, ScrapeFailure
 from tidegate.protocol.signals import LoadSignals
-from verdicts import FIXTURES
+from verdicts import FIXTURES, answer
 
 COMPLETION = {"choices": [{"text": " tide"}]}
 CHAT = {"choices": [{"message": {"role": "assistant", "content": "tide"}}]}
@@ -28,14 +30,17 @@ def orca_finding(header: str | None, *, streamed: bool = False, problem: str = "
     return orca.judge(OrcaAnswer(path="/v1/completions", streamed=streamed, header=header, problem=problem))
 
 
-def observed(queued: int | None, running: int | None, kv: float | None, completions: float | None) -> Observation:
+def observed(
+    queued: int | None, running: int | None, kv: float | None, completions: float | None, pulse: int | None = None
+) -> Observation:
+    """One look; no other gauge moves than these, unless `pulse` says so."""
     signals = LoadSignals(queued_requests=queued, running_requests=running, kv_utilization=kv, observed_at=0.0)
-    return Observation(signals=signals, completions=completions)
+    own_pulse = hash((queued, running, kv))
+    return Observation(signals=signals, completions=completions, pulse=own_pulse if pulse is None else pulse)
 
 
 def watched(*observations: Observation, failed: int = 0) -> list[str]:
-    moved = watching.movements(observations)
-    return [finding.rule for finding in watching.judge(moved, looks=len(observations), failed=failed, watched_s=10.0)]
+    return [finding.rule for finding in watching.judge(observations, failed=failed, watched_s=10.0)]
 
 
 @pytest.mark.parametrize(("path", "body"), [("/v1/completions", COMPLETION), ("/v1/chat/completions", CHAT)])
@@ -120,8 +125,23 @@ def test_any_load_header_is_read_or_a_value_error(header: str) -> None:
     assert figures
 
 
-def test_values_that_stand_still_while_requests_finish_are_an_error() -> None:
+def test_values_that_stand_still_while_requests_finish_are_told_of() -> None:
     assert watched(observed(3, 4, 0.5, 10), observed(3, 4, 0.5, 12)) == ["values-frozen"]
+
+
+def test_a_steady_load_is_not_taken_for_frozen_values_where_another_gauge_moves() -> None:
+    assert watched(observed(3, 4, 0.5, 10, pulse=1), observed(3, 4, 0.5, 12, pulse=2)) == []
+
+
+def test_only_gauges_of_the_engine_are_its_pulse() -> None:
+    base = "# TYPE vllm:x gauge\nvllm:x {}\n# TYPE vllm:y_total counter\nvllm:y_total {}\n# TYPE z gauge\nz {}\n"
+
+    def pulse(*values: str) -> int:
+        return watching.observe(gather(answer(base.format(*values)), ENGINES["vllm"])).pulse
+
+    assert pulse("1", "1", "1") == pulse("1", "2", "2")
+    assert pulse("NaN", "1", "1") == pulse("NaN", "1", "1")
+    assert pulse("2", "1", "1") != pulse("1", "1", "1")
 
 
 def test_one_signal_that_moves_is_enough() -> None:

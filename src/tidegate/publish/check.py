@@ -1,0 +1,181 @@
+"""`check`: fetches what a server publishes, and lets the rules of `protocol.conformance` judge it.
+
+Flow: URL → check_fetch.Fetcher → Evidence → rules → ServerReport. Asking for tokens (check_ask) and watching come after
+that, where they are wanted.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tidegate.protocol.conformance import api, orca, reach, transport, watching
+from tidegate.protocol.conformance.consistency import TORN_BY_CHANCE
+from tidegate.protocol.conformance.evidence import Evidence, gather
+from tidegate.protocol.conformance.finding import Finding
+from tidegate.protocol.conformance.verdict import in_order, judge_evidence
+from tidegate.protocol.engines import ENGINES, EngineMapping
+from tidegate.protocol.errors import ScrapeError
+from tidegate.protocol.signals import LoadSignals
+from tidegate.publish.check_ask import Client, open_session
+from tidegate.publish.check_fetch import STATISTICS_PATH, Fetcher, Place, StatisticsFoundError, open_fetcher
+from tidegate.publish.check_report import ServerReport, not_checked
+from tidegate.scrape.http import HttpUrl, parse_url
+
+SERVERS_AT_A_TIME = 16
+WATCH_INTERVAL_S = 0.5
+"""Between two looks: many a server renews its gauges no more often."""
+CONFIRMED_AFTER_S = 0.05
+"""After what a finding of chance should have gone: longer than an iteration of most servers takes."""
+
+_OF_CHANCE = TORN_BY_CHANCE | {transport.SLOW.id}
+"""Rules whose findings count only if a second look says them again."""
+_DRAINS = ENGINES["trtllm-serve"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOptions:
+    """What to check, besides the exposition."""
+
+    engine: EngineMapping | None = None
+    """None: detect it."""
+    timeout_s: float = 5.0
+    """Limit on each GET."""
+    api: bool = False
+    orca: bool = False
+    watch_s: float = 0.0
+    """How long to observe; 0: not at all."""
+
+
+async def check_servers(urls: Sequence[str], options: CheckOptions) -> list[ServerReport]:
+    """Return a report on each server, in the order given. Asks several at a time.
+
+    Raises:
+        ConfigError: a URL is malformed.
+    """
+    parsed = [parse_url(url) for url in urls]
+    turns = asyncio.Semaphore(SERVERS_AT_A_TIME)
+
+    async def in_turn(text: str, url: HttpUrl) -> ServerReport:
+        async with turns:
+            return await _check(text, url, options)
+
+    async with asyncio.TaskGroup() as tasks:
+        checks = [
+            tasks.create_task(in_turn(text, url), name=f"check {text}") for text, url in zip(urls, parsed, strict=True)
+        ]
+    return [check.result() for check in checks]
+
+
+async def _check(text: str, url: HttpUrl, options: CheckOptions) -> ServerReport:
+    with open_fetcher(options.timeout_s) as fetcher:
+        try:
+            place = await fetcher.find(url, options.engine)
+            engine = place.engine or options.engine
+            if engine is None:
+                return _of_no_engine(text, place)
+            return await _check_place(text, url, place.url, engine, fetcher, options)
+        except StatisticsFoundError as error:
+            return not_checked(text, reach.statistics_instead(error.url))
+        except ScrapeError as error:
+            return not_checked(text, reach.judge(error))
+
+
+def _of_no_engine(text: str, place: Place) -> ServerReport:
+    return ServerReport(
+        url=text,
+        metrics_url=str(place.url),
+        signals=LoadSignals(observed_at=0.0),
+        sources={},
+        findings=(reach.engine_unknown(str(place.url)),),
+        checked=True,
+    )
+
+
+async def _check_place(
+    text: str, given: HttpUrl, url: HttpUrl, engine: EngineMapping, fetcher: Fetcher, options: CheckOptions
+) -> ServerReport:
+    evidence = gather(await fetcher.get(url), engine)
+    verdict = judge_evidence(evidence)
+    findings = await _confirmed(verdict.findings, fetcher, url, engine)
+    findings.extend(await _filter(fetcher, url, evidence))
+    if engine is _DRAINS and url.path == STATISTICS_PATH:
+        findings.append(transport.judge_beside(f"http://{url.authority}/metrics", str(url)))
+    if options.api or options.orca:
+        findings.extend(await _ask(f"http://{given.authority}", evidence, options))
+    movements: Sequence[watching.Movement] = ()
+    if options.watch_s:
+        movements, told = await _watch(fetcher, url, engine, options.watch_s)
+        findings.extend(told)
+    return ServerReport(
+        url=text,
+        metrics_url=str(url),
+        engine=engine.name,
+        signals=verdict.signals,
+        sources=verdict.sources,
+        findings=in_order(findings),
+        checked=True,
+        movements=tuple(movements),
+    )
+
+
+async def _confirmed(
+    findings: Sequence[Finding], fetcher: Fetcher, url: HttpUrl, engine: EngineMapping
+) -> list[Finding]:
+    """Drop the findings that chance may have made, unless another look makes them, too."""
+    if not any(finding.rule in _OF_CHANCE for finding in findings):
+        return list(findings)
+    await asyncio.sleep(CONFIRMED_AFTER_S)
+    again = {finding.rule for finding in judge_evidence(gather(await fetcher.get(url), engine)).findings}
+    return [finding for finding in findings if finding.rule in again or finding.rule not in _OF_CHANCE]
+
+
+async def _filter(fetcher: Fetcher, url: HttpUrl, evidence: Evidence) -> list[Finding]:
+    wanted = (sample.family for sample in evidence.reading.samples if sample.family in evidence.engine.families)
+    family = next(wanted, None)
+    if family is None:
+        return []
+    try:
+        probe = await fetcher.get_filtered(url, family)
+    except ScrapeError as error:
+        return [transport.NAME_FILTER.finding(f"name[]={family} is not answered: {error}")]
+    return [transport.judge_filter(probe, evidence.reading)]
+
+
+async def _ask(base_url: str, evidence: Evidence, options: CheckOptions) -> list[Finding]:
+    engine = evidence.engine
+    findings: list[Finding] = []
+    async with open_session() as session:
+        client = Client(session, base_url)
+        model = await client.model(otherwise=_model_in(evidence))
+        if options.api:
+            findings += map(api.judge, await client.ask_api(model))
+        if options.orca:
+            answers = await client.ask_orca(model, triton=engine.name.startswith("triton"))
+            findings += map(orca.judge, answers)
+    return findings
+
+
+def _model_in(evidence: Evidence) -> str:
+    """Return the name of a model that the exposition labels its signals with; empty: it names none."""
+    label = evidence.engine.model_labels[0]
+    return next((sample.labels[label] for sample in evidence.reading.samples if label in sample.labels), "")
+
+
+async def _watch(
+    fetcher: Fetcher, url: HttpUrl, engine: EngineMapping, watch_s: float
+) -> tuple[Sequence[watching.Movement], list[Finding]]:
+    """Look again and again; a scrape that fails is counted, for a server may restart meanwhile."""
+    clock = asyncio.get_running_loop().time
+    ends_at = clock() + watch_s
+    looks: list[watching.Observation] = []
+    failed = 0
+    while True:
+        try:
+            looks.append(watching.observe(gather(await fetcher.get(url), engine)))
+        except ScrapeError:
+            failed += 1
+        left_s = ends_at - clock()
+        if left_s <= 0:
+            break
+        await asyncio.sleep(min(WATCH_INTERVAL_S, left_s))
+    return watching.movements(looks), list(watching.judge(looks, failed=failed, watched_s=watch_s))

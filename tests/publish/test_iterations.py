@@ -107,7 +107,9 @@ def test_an_unknown_count_of_one_rank_makes_the_sum_unknown() -> None:
     assert (signals.queued_requests, signals.running_requests, signals.num_blocks) == (None, None, None)
 
 
-@pytest.mark.parametrize("bad", [b"", b"[", b"{}", b"[1]", b'[{"a": 1}]', b"[" * 100_000, b'["numActiveRequests"]'])
+@pytest.mark.parametrize(
+    "bad", [b"", b"[", b"{}", b"[1]", b'[{"a": 1}]', b"[" * 100_000, b'["numActiveRequests"]', b'["\x89"]']
+)
 def test_what_is_no_array_of_statistics_is_refused(bad: bytes) -> None:
     with pytest.raises(ScrapeError, match="JSON"):
         IterationStatistics().parse(bad, 7.0)

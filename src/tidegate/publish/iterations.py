@@ -53,7 +53,7 @@ class IterationStatistics:
 def _rows(body: bytes) -> list[Mapping[str, Any]]:
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ScrapeError(f"malformed JSON: {error}") from error
     if not isinstance(document, list):
         raise ScrapeError("JSON, but no array of iteration statistics")

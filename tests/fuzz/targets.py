@@ -25,8 +25,6 @@ REPEATED_BYTES = 1_000_000
 """To this size an input is repeated: what takes quadratic time then takes hours."""
 REPEATED_S = 5.0
 """Limit on an input of that size, traced as it is while fuzzed; the slowest takes a tenth."""
-LONGEST_MESSAGE = 2000
-"""Most characters that a finding shows of what a server wrote."""
 
 
 class FuzzError(AssertionError):
@@ -71,7 +69,7 @@ def fuzz_rules(data: bytes) -> None:
     engine = list(ENGINES.values())[len(data) % len(ENGINES)]
     answer = Answer(body=data, content_type="text/plain", took_s=0.0)
     for finding in judge(answer, engine).findings:
-        if not finding.message or "\n" in finding.message or len(finding.message) > LONGEST_MESSAGE:
+        if not finding.message or not finding.message.isprintable():
             raise FuzzError(f"no line for a person: {finding}")
         if finding.level is not Level.INFO and not finding.fix:
             raise FuzzError(f"no way out: {finding}")

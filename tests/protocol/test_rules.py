@@ -394,6 +394,17 @@ def test_what_a_filter_by_name_does_is_told(status: int, body: str, says: str) -
     assert says in finding.message
 
 
+def test_what_a_server_writes_cannot_act_on_a_terminal_or_flood_it() -> None:
+    hostile = fixture("triton/loaded.txt").replace('model="tensorrt_llm"', 'model="\x1b[2J\\n%s"' % ("x" * 9000))
+    wrong = re.sub(r'(="free".*}) \S+', r"\1 71", hostile)
+
+    [message] = found(verdict(wrong, TRITON), "blocks-inconsistent")
+
+    assert message.isprintable()
+    assert r"(model=\x1b[2J\nxxx" in message
+    assert len(message) < 700
+
+
 names = [*(family for engine in ENGINES.values() for family in engine.families), "nv_inference_exec_count", "other"]
 written = st.builds(
     "{}{}{} {}".format,

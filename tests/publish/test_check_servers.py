@@ -257,6 +257,7 @@ async def test_a_url_that_is_none_is_refused_before_anything_is_asked(server: Se
     assert server.asked == []
 
 
+CLASSIFIER_TOO = (FIXTURES / "triton/classifier_loaded.txt").read_text()
 TORN = (FIXTURES / "triton/loaded.txt").read_text().replace('"waiting",version="1"} 4', '"waiting",version="1"} 1')
 WHOLE = (FIXTURES / "triton/loaded.txt").read_text()
 
@@ -370,7 +371,7 @@ async def test_an_api_that_cuts_its_answer_or_never_ends_it_is_an_error(server: 
     ("metrics", "paths"),
     [
         (SOUND, ("/v1/completions", "/v1/completions")),
-        (WHOLE, ("/v2/models/tensorrt_llm/generate", "/v2/models/tensorrt_llm/generate_stream")),
+        (CLASSIFIER_TOO, ("/v2/models/tensorrt_llm/generate", "/v2/models/tensorrt_llm/generate_stream")),
     ],
     ids=["vllm", "triton"],
 )
@@ -384,7 +385,6 @@ async def test_load_headers_are_asked_for_on_plain_and_streamed_answers(
         return web.Response(text="data: [DONE]\n\n", headers=load)
 
     server.says("/metrics", metrics)
-    server.says("/v1/models", json.dumps({"data": [{"id": "tensorrt_llm"}]}), content_type="application/json")
     server.answers |= dict.fromkeys(paths, complete)
 
     report = await report_on(f"{server.url}/metrics", orca=True)

@@ -158,7 +158,8 @@ async def _ask(base_url: str, evidence: Evidence, options: CheckOptions) -> list
 def _model_in(evidence: Evidence) -> str:
     """Return the name of a model that the exposition labels its signals with; empty: it names none."""
     label = evidence.engine.model_labels[0]
-    return next((sample.labels[label] for sample in evidence.reading.samples if label in sample.labels), "")
+    signals = (sample for sample in evidence.reading.samples if sample.family in evidence.engine.families)
+    return next((sample.labels[label] for sample in signals if label in sample.labels), "")
 
 
 async def _watch(

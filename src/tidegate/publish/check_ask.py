@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -62,7 +63,11 @@ class Client:
         return ApiAnswer(path=path, status=response.status, body=response.body, problem="", took_s=took_s)
 
     async def _ask_for_load(self, model: str, *, streamed: bool, triton: bool) -> OrcaAnswer:
-        path = f"/v2/models/{model}/generate{'_stream' if streamed else ''}" if triton else COMPLETIONS_PATH
+        path = (
+            f"/v2/models/{quote(model, safe='')}/generate{'_stream' if streamed else ''}"
+            if triton
+            else COMPLETIONS_PATH
+        )
         response = await self._post(path, _body(path, model, streamed=streamed), {REQUEST_HEADER: ASKED_FOR})
         if isinstance(response, str):
             return OrcaAnswer(path=path, streamed=streamed, header=None, problem=response)

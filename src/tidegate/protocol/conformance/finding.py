@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+LONGEST_MESSAGE = 600
+"""Most characters of a message, before any are escaped."""
+
 
 class Level(StrEnum):
     """How much a finding weighs."""
@@ -39,5 +42,11 @@ class Rule:
     """What a finding of this rule means, in general."""
 
     def finding(self, message: str, fix: str = "") -> Finding:
-        """Return a finding of this rule."""
-        return Finding(self.id, self.level, message, fix)
+        """Return a finding of this rule; its message may hold what a server wrote."""
+        return Finding(self.id, self.level, _one_line(message), fix)
+
+
+def _one_line(message: str) -> str:
+    """Cut a message where it gets too long, and escape what a terminal would act on."""
+    cut = message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in cut)

@@ -367,6 +367,17 @@ async def test_an_api_that_cuts_its_answer_or_never_ends_it_is_an_error(server: 
     assert found(report, "api-chat-completions")
 
 
+async def test_requests_and_metrics_may_have_urls_of_their_own(server: Server) -> None:
+    server.says("/metrics", SOUND)
+    url = f"http://127.0.0.1:{free_port()},metrics={server.url}/metrics"
+
+    report = await report_on(url, api=True)
+
+    assert (report.url, report.engine) == (url, "vllm")
+    assert len(found(report, "api-completions")) == 1
+    assert not [asked for asked in server.asked if "/v1/" in asked]
+
+
 @pytest.mark.parametrize(
     ("metrics", "paths"),
     [

@@ -65,8 +65,8 @@ def check(
     """Check that model servers publish what pickers need.
 
     Fetches the metrics of each server, detects the engine, and judges them by the rules of the Model Server Protocol
-    (docs/check.md). A URL is a server's, http://HOST:PORT, or exactly where its metrics are, with a path. Exit status:
-    0 when all are conformant, 1 when one is not, 2 when one could not be checked.
+    (docs/check.md). A URL is a server's, http://HOST:PORT, or exactly where its metrics are, with a path; both as
+    URL,metrics=URL. Exit status: 0 when all are conformant, 1 when one is not, 2 when one could not be checked.
 
     \b
     Examples:

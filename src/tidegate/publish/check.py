@@ -46,38 +46,60 @@ class CheckOptions:
     """How long to observe; 0: not at all."""
 
 
+METRICS = ",metrics="
+"""What stands between a server's URL and that of its metrics, where the two have little in common."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """One server to check."""
+
+    text: str
+    """As the user wrote it."""
+    serving: HttpUrl
+    """Where it takes requests."""
+    metrics: HttpUrl
+    """Where its exposition is, or its base URL, near which it is."""
+
+
 async def check_servers(urls: Sequence[str], options: CheckOptions) -> list[ServerReport]:
     """Return a report on each server, in the order given. Asks several at a time.
+
+    A URL may be followed by that of the metrics: ``URL,metrics=URL``.
 
     Raises:
         ConfigError: a URL is malformed.
     """
-    parsed = [parse_url(url) for url in urls]
+    targets = list(map(_parse_target, urls))
     turns = asyncio.Semaphore(SERVERS_AT_A_TIME)
 
-    async def in_turn(text: str, url: HttpUrl) -> ServerReport:
+    async def in_turn(target: _Target) -> ServerReport:
         async with turns:
-            return await _check(text, url, options)
+            return await _check(target, options)
 
     async with asyncio.TaskGroup() as tasks:
-        checks = [
-            tasks.create_task(in_turn(text, url), name=f"check {text}") for text, url in zip(urls, parsed, strict=True)
-        ]
+        checks = [tasks.create_task(in_turn(target), name=f"check {target.text}") for target in targets]
     return [check.result() for check in checks]
 
 
-async def _check(text: str, url: HttpUrl, options: CheckOptions) -> ServerReport:
+def _parse_target(text: str) -> _Target:
+    serving, _, metrics = text.partition(METRICS)
+    url = parse_url(serving)
+    return _Target(text, url, parse_url(metrics) if metrics else url)
+
+
+async def _check(target: _Target, options: CheckOptions) -> ServerReport:
     with open_fetcher(options.timeout_s) as fetcher:
         try:
-            place = await fetcher.find(url, options.engine)
+            place = await fetcher.find(target.metrics, options.engine)
             engine = place.engine or options.engine
             if engine is None:
-                return _of_no_engine(text, place)
-            return await _check_place(text, url, place.url, engine, fetcher, options)
+                return _of_no_engine(target.text, place)
+            return await _check_place(target, place.url, engine, fetcher, options)
         except StatisticsFoundError as error:
-            return not_checked(text, reach.statistics_instead(error.url))
+            return not_checked(target.text, reach.statistics_instead(error.url))
         except ScrapeError as error:
-            return not_checked(text, reach.judge(error))
+            return not_checked(target.text, reach.judge(error))
 
 
 def _of_no_engine(text: str, place: Place) -> ServerReport:
@@ -92,7 +114,7 @@ def _of_no_engine(text: str, place: Place) -> ServerReport:
 
 
 async def _check_place(
-    text: str, given: HttpUrl, url: HttpUrl, engine: EngineMapping, fetcher: Fetcher, options: CheckOptions
+    target: _Target, url: HttpUrl, engine: EngineMapping, fetcher: Fetcher, options: CheckOptions
 ) -> ServerReport:
     evidence = gather(await fetcher.get(url), engine)
     verdict = judge_evidence(evidence)
@@ -101,13 +123,13 @@ async def _check_place(
     if engine is _DRAINS and url.path == STATISTICS_PATH:
         findings.append(transport.judge_beside(f"http://{url.authority}/metrics", str(url)))
     if options.api or options.orca:
-        findings.extend(await _ask(f"http://{given.authority}", evidence, options))
+        findings.extend(await _ask(f"http://{target.serving.authority}", evidence, options))
     movements: Sequence[watching.Movement] = ()
     if options.watch_s:
         movements, told = await _watch(fetcher, url, engine, options.watch_s)
         findings.extend(told)
     return ServerReport(
-        url=text,
+        url=target.text,
         metrics_url=str(url),
         engine=engine.name,
         signals=verdict.signals,

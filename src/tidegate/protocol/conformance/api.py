@@ -10,6 +10,9 @@ CHAT = Rule("api-chat-completions", Level.ERROR, "A request for a chat completio
 ANSWERS = Rule("api-answers", Level.INFO, "The API answers, and how fast.")
 RULES = (COMPLETIONS, CHAT, ANSWERS)
 
+URL_OF_REQUESTS = "name the URL of requests, too: URL,metrics=URL."
+"""What helps where requests went to a port of metrics."""
+
 _SHOWN = 200
 
 

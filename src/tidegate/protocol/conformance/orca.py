@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tidegate.protocol.conformance.api import URL_OF_REQUESTS
 from tidegate.protocol.conformance.finding import Finding, Level, Rule
 
 MISSING = Rule("orca-missing", Level.INFO, "An answer has no load header, though it was asked for.")
@@ -18,6 +19,7 @@ ANSWER_HEADER = "endpoint-load-metrics"
 ASKED_FOR = "json"
 """In lower case: Triton knows no other."""
 
+_WAY_OUT = f"See what --api says. Where the URL is that of metrics only, {URL_OF_REQUESTS}"
 _SHOWN = 100
 
 
@@ -37,7 +39,7 @@ def judge(answer: OrcaAnswer) -> Finding:
     """Return what the load header of an answer says."""
     kind = "streamed" if answer.streamed else "plain"
     if answer.problem:
-        return FAILED.finding(f"ORCA, {kind} answer of {answer.path}: {answer.problem}", "See what --api says.")
+        return FAILED.finding(f"ORCA, {kind} answer of {answer.path}: {answer.problem}", _WAY_OUT)
     if answer.header is None:
         return MISSING.finding(f"ORCA: no load header on the {kind} answer of {answer.path}")
     try:

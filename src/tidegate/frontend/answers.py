@@ -70,7 +70,7 @@ class EventStreamAnswer:
             async for event in self._events:
                 await _send_in_time(send, _body(event))
         except GenerationError as error:
-            failure = ApiError(str(error), status=error.status)
+            failure = ApiError(str(error), status=error.status, param=error.param)
             await _send_in_time(send, _body(b"data: " + self._render_error(failure) + b"\n\n"))
         else:
             await _send_in_time(send, {"type": "http.response.body", "body": b"", "more_body": False})
@@ -87,7 +87,7 @@ async def collect(pieces: AsyncGenerator[Piece, None]) -> tuple[str, Piece]:
 
 
 def _failure(error: GenerationError, render_error: RenderError) -> Response:
-    failure = ApiError(str(error), status=error.status)
+    failure = ApiError(str(error), status=error.status, param=error.param)
     return error_response(failure, render_error(failure))
 
 

@@ -13,9 +13,41 @@ FinishReason = Literal["stop", "length"]
 class GenerationError(TidegateError):
     """The generator will not, or cannot, answer. `status` is the HTTP status to say so with."""
 
-    def __init__(self, message: str, *, status: int) -> None:
+    def __init__(self, message: str, *, status: int, param: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.param = param
+        """The field of the client's request that is the reason, as OpenAI calls it."""
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How tokens are chosen, and when an answer ends; None and empty: as the model does by itself.
+
+    Every field is named as in OpenAI's API, or where that has none, as in vLLM's.
+    """
+
+    temperature: float | None = None
+    """In [0, 2]; 0 takes the likeliest token."""
+    top_p: float | None = None
+    """In (0, 1]."""
+    top_k: int | None = None
+    """Count, > 0."""
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    """In [-2, 2]."""
+    presence_penalty: float | None = None
+    """In [-2, 2]."""
+    repetition_penalty: float | None = None
+    """> 0; 1 is none."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer and are no part of it. The API cuts there; the generator may end earlier for it."""
+    min_tokens: int | None = None
+    """Tokens before which the model may not end its answer; count, >= 0."""
+    ignore_eos: bool = False
+    """Whether the model goes on to `max_tokens` whatever it says."""
+
+
+DEFAULT_SAMPLING = Sampling()
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +58,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Text, or token ids, each in [0, 2**31); not empty."""
     max_tokens: int | None
     """Tokens to generate at most; count, > 0. None: until the model ends its answer."""
+    sampling: Sampling = DEFAULT_SAMPLING
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +68,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     cached_tokens: int
     """Prompt tokens that were in the KV cache already."""
+    estimated: bool = False
+    """Whether the tokens were not counted but guessed from the length of the texts."""
 
 
 class Piece(msgspec.Struct, frozen=True):

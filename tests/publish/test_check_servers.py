@@ -220,6 +220,28 @@ async def test_a_server_that_hangs_is_given_up_in_time(server: Server) -> None:
     assert "no whole answer within 0.2 s" in found(report, "timeout")[0]
 
 
+async def test_a_server_that_hangs_at_its_base_url_is_given_up_at_once(server: Server) -> None:
+    async def hang(_: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    server.answers["/prometheus/metrics"] = hang
+
+    report = await report_on(server.url, timeout_s=0.2)
+
+    assert found(report, "timeout")
+    assert server.asked == ["GET /prometheus/metrics"]
+
+
+async def test_places_that_have_nothing_are_all_named(server: Server) -> None:
+    report = await report_on(server.url)
+
+    [message] = found(report, "not-an-exposition")
+    assert f"{server.url}/prometheus/metrics: status 404" in message
+    assert f"{server.url}/metrics: status 404" in message
+    assert "http://127.0.0.1:8002/metrics: " in message
+
+
 async def test_metrics_of_no_engine_are_not_conformant(server: Server) -> None:
     server.says("/metrics", "process_cpu_seconds_total 1\n")
 

@@ -61,6 +61,8 @@ class Fetcher:
         statistics: HttpUrl | None = None
         places = _places(given)
         for url in places:
+            if statistics is not None and url.authority != statistics.authority:
+                continue  # The server is found: what answers elsewhere is another.
             try:
                 body = (await self._get_ok(url)).body
                 found = self._recognise(body, engine)
@@ -73,7 +75,9 @@ class Fetcher:
                 return Place(url, found)
             if is_statistics(body):
                 statistics = url
-                places += [beside] if (beside := HttpUrl(url.host, url.port, STATISTICS_PATH)) not in places else []
+                beside = HttpUrl(url.host, url.port, STATISTICS_PATH)
+                if beside not in places:
+                    places.append(beside)  # and so this loop comes to it
             else:
                 foreign = foreign or url
         if statistics is not None:

@@ -62,9 +62,10 @@ def _way_out(status: int | None) -> str:
     match status:
         case 404 | 405 | 501:
             return (
-                "Serve OpenAI's API: Triton needs its OpenAI frontend in front of it, and some models a chat template."
+                "Serve OpenAI's API: Triton needs its OpenAI frontend, and some models a chat template. If the URL is "
+                f"that of metrics only, {URL_OF_REQUESTS}"
             )
         case None:
-            return "Give the URL at which the server takes requests."
+            return f"If the URL is that of metrics only, {URL_OF_REQUESTS}"
         case _:
             return "See the server's log: the request named a model that the server itself lists."

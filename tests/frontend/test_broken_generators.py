@@ -41,7 +41,7 @@ class ScriptedGenerator:
         finally:
             self.closed.set()
 
-    def exposition(self) -> bytes:
+    async def exposition(self) -> bytes:
         return b""
 
 

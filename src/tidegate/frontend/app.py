@@ -15,6 +15,7 @@ from tidegate.frontend.errors import ApiError, error_response, render_openai_err
 from tidegate.frontend.generator import Generator
 from tidegate.frontend.openai_api import OpenAiApi
 from tidegate.frontend.triton_api import TritonApi
+from tidegate.protocol.errors import ScrapeError
 from tidegate.publish.prometheus import CONTENT_TYPE
 
 _JSON = "application/json"
@@ -47,7 +48,11 @@ def create_app(
         return Response(status_code=HTTPStatus.OK if generator.ready() else HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def exposition(_: Request) -> Response:
-        return Response(generator.exposition(), headers={"content-type": CONTENT_TYPE})
+        try:
+            body = await generator.exposition()
+        except ScrapeError as error:
+            return Response(f"{error}\n", status_code=HTTPStatus.BAD_GATEWAY, media_type="text/plain")
+        return Response(body, headers={"content-type": CONTENT_TYPE})
 
     routes = [
         Route("/v1/completions", openai.completions, methods=["POST"]),

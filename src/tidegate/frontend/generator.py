@@ -98,5 +98,8 @@ class Generator(Protocol):
         Raises GenerationError, before the first piece or between two.
         """
 
-    def exposition(self) -> bytes:
-        """Return its metrics in the Prometheus text format."""
+    async def exposition(self) -> bytes:
+        """Return its metrics in the Prometheus text format.
+
+        Raises ScrapeError when it cannot have them now.
+        """

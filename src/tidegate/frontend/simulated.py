@@ -71,7 +71,7 @@ class SimulatedGenerator:
         """Return whether `run` is running."""
         return self._running
 
-    def exposition(self) -> bytes:
+    async def exposition(self) -> bytes:
         """Return the metrics as of the last iteration."""
         return self._metrics.exposition()
 

@@ -213,5 +213,5 @@ class _Unused:
     def generate(self, request: object) -> Any:
         raise AssertionError(request)
 
-    def exposition(self) -> bytes:
+    async def exposition(self) -> bytes:
         return b""

@@ -79,7 +79,7 @@ class Piece(msgspec.Struct, frozen=True):
     finish_reason: FinishReason | None = None
     """Set on the last piece only."""
     usage: Usage | None = None
-    """Set on the last piece only."""
+    """Up to here. Set on the last piece, and on every piece where the request has `stop` texts: any may be the last."""
 
 
 class Generator(Protocol):

@@ -23,7 +23,8 @@ DEFAULT_ANSWER_TOKENS = 64
 class _Stream:
     """The way of one request's pieces from the iterations to its client."""
 
-    def __init__(self, token_ids: Sequence[int]) -> None:
+    def __init__(self, token_ids: Sequence[int], *, any_may_be_last: bool) -> None:
+        self._any_may_be_last = any_may_be_last
         self.prompt_tokens = len(token_ids)
         self.emitted = 0
         self.cached_tokens = 0
@@ -34,7 +35,7 @@ class _Stream:
     def deliver(self, finish_reason: FinishReason | None) -> None:
         """Add the next token, the last one if there is a reason to finish."""
         self.emitted += 1
-        usage = self.usage() if finish_reason else None
+        usage = self.usage() if finish_reason or self._any_may_be_last else None
         self._pieces.put_nowait(Piece(self._answer.next_token(), finish_reason, usage))
 
     def fail(self, error: GenerationError) -> None:
@@ -81,7 +82,7 @@ class SimulatedGenerator:
             raise GenerationError("The server is stopping or has not started", status=503)
         request_id = next(self._request_ids)
         token_ids = tokenize(request.prompt)
-        stream = _Stream(token_ids)
+        stream = _Stream(token_ids, any_may_be_last=bool(request.sampling.stop))
         self._submit(request_id, token_ids, request.max_tokens)
         self._streams[request_id] = stream
         self._wake.set()

@@ -28,7 +28,7 @@ JITTER = 0.1
 class Scraper:
     """Scrapes the current endpoints; a slow one delays nobody, and is never asked twice at a time.
 
-    However many there are, the event loop, which also answers gateways, gets a turn after each GET and after each scan.
+    However many there are, the event loop, which also answers gateways, gets to that after each GET and each scan.
     """
 
     def __init__(

@@ -1,11 +1,15 @@
-"""Turns at the event loop, for work that comes in crowds: one piece in each round of the loop.
+"""Turns at the event loop, for work that comes in crowds: one piece, then some rounds of the loop for all else.
 
-Between two pieces the loop gets to its sockets and to everything else that is ready. Without turns a hundred answers
-that have come together are parsed in one go, and a pick that is asked for meanwhile waits for all of them.
+Without turns a hundred answers that have come together are parsed in one go, and a pick that is asked for meanwhile
+waits for all of them.
 """
 
 import asyncio
 from collections import deque
+
+ROUNDS = 8
+"""From one turn to the next: rounds of the event loop. A pick takes several of them, from its gRPC message to the
+answer, and would meet a piece of work in each."""
 
 
 class Turns:
@@ -18,7 +22,7 @@ class Turns:
     def __init__(self) -> None:
         self._finishing: deque[asyncio.Future[None]] = deque()
         self._beginning: deque[asyncio.Future[None]] = deque()
-        self._giving = False
+        self._pausing = False
 
     async def to_begin(self) -> None:
         """Wait for the turn to begin something."""
@@ -31,18 +35,24 @@ class Turns:
     async def _join(self, queue: deque[asyncio.Future[None]]) -> None:
         turn = asyncio.get_running_loop().create_future()
         queue.append(turn)
-        if not self._giving:
+        if not self._pausing:
             self._give()
         await turn
 
     def _give(self) -> None:
-        """Give the next turn, and come back in the next round of the loop."""
-        self._giving = False
+        """Give the next turn, if anybody waits for one."""
         for queue in (self._finishing, self._beginning):
             while queue:
                 turn = queue.popleft()
                 if not turn.done():  # cancelled while it waited
                     turn.set_result(None)
-                    self._giving = True
-                    asyncio.get_running_loop().call_soon(self._give)
+                    self._pause(ROUNDS)
                     return
+
+    def _pause(self, rounds: int) -> None:
+        """Give no turn for so many rounds of the loop, then the next."""
+        self._pausing = rounds > 0
+        if rounds:
+            asyncio.get_running_loop().call_soon(self._pause, rounds - 1)
+        else:
+            self._give()

@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT
 from typing import Any
 
 import pytest
 
 from clients import load
-from processes import Tidegate, free_port, sim, tidegate, until
+from processes import Tidegate, environment, free_port, sim, tidegate, until
 from servers import model_server
 
 CONFORMANT = ("vllm", "sglang", "trtllm-serve", "triton-tensorrt-llm")
@@ -165,6 +168,36 @@ async def test_a_wrong_argument_is_one_line_and_exit_status_2(arguments: list[st
     assert status == 2
     [line] = text.splitlines()
     assert says in line
+
+
+async def test_output_that_cannot_be_written_is_one_line_and_exit_status_2() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    async with model_server("a") as server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "tidegate", "check", server.url), stdout=full, stderr=PIPE
+        )
+        os.close(full)
+        _, said = await process.communicate()
+
+    assert said.decode().splitlines() == [
+        "tidegate: cannot write the report: No space left on device. Give the output another place."
+    ]
+    assert process.returncode == 2
+
+
+async def test_what_the_encoding_of_the_terminal_lacks_is_shown_as_escapes() -> None:
+    async with model_server("a") as server:
+        server.metrics = 'tgi_queue_size{model_name="\u00fc"} 1\ntgi_queue_size{model_name="v"} 1\n'.encode()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "tidegate", "check", f"{server.url}/metrics"),
+            stdout=PIPE,
+            stderr=STDOUT,
+            env={**environment(), "PYTHONIOENCODING": "ascii"},
+        )
+        said, _ = await process.communicate()
+
+    assert r"2 models (\xfc, v)" in said.decode("ascii")
+    assert process.returncode == 1
 
 
 async def test_a_signal_ends_a_watch_without_a_traceback() -> None:

@@ -1,8 +1,11 @@
 """`tidegate check`: whether model servers keep the Model Server Protocol."""
 
 import asyncio
+import io
 import json
+import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -87,17 +90,32 @@ def check(
         reports = uvloop.run(_check(urls, options))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        documents = [as_document(report) for report in reports]
-        typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
-    else:
-        _show(reports)
+    _print(reports, as_json=as_json)
     raise typer.Exit(exit_status(reports))
 
 
 async def _check(urls: Sequence[str], options: CheckOptions) -> list[ServerReport]:
     cancel_on_signals()
     return await check_servers(urls, options)
+
+
+def _print(reports: Sequence[ServerReport], *, as_json: bool) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # A server may write what the terminal's encoding lacks.
+    try:
+        if as_json:
+            documents = [as_document(report) for report in reports]
+            print(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
+        else:
+            _show(reports)
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer would be told of again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(1) from error  # as rich has it: whoever closed the pipe has seen enough
+        fix = "Give the output another place."
+        raise ConfigError(f"cannot write the report: {error.strerror}", fix=fix) from error
 
 
 def _show(reports: Sequence[ServerReport]) -> None:

@@ -54,7 +54,7 @@ def judge(evidence: Evidence) -> Iterator[Finding]:
                 f"{render_source(evidence.sources(signal)[0])}",
                 "Run `tidegate exporter` beside the server, or publish it with tidegate.publish.triton.",
             )
-    for signal in (*REQUIRED, *OPTIONAL):
+    for signal in REQUIRED:
         yield from _named_as_before(evidence, signal)
     signals = evidence.load.signals
     absent = [signal for signal in OPTIONAL if not _has_series(evidence, signal)]
@@ -108,7 +108,7 @@ def _named_as_before(evidence: Evidence, signal: str) -> Iterator[Finding]:
     if origin is None or not isinstance(origin.source, SeriesValue | SeriesLabel):
         return
     newest = evidence.sources(signal)[0]
-    if origin.source != newest and signal in REQUIRED:
+    if origin.source != newest:
         yield OLDER_NAME.finding(
             f"{signal} comes from {render_source(origin.source)}; newer versions and most readers have "
             f"{render_source(newest)}",

@@ -173,7 +173,8 @@ def test_lines_beyond_the_limit_are_not_read() -> None:
     reading = read_strictly(b"a 1\n" * (MAX_LINES + 1))
 
     assert len(reading.samples) == MAX_LINES
-    assert [(problem.line, problem.text[:9]) for problem in reading.problems] == [(MAX_LINES + 1, "more than")]
+    assert places(reading) == [(MAX_LINES + 1, 1)]
+    assert "more than" in reading.problems[0].text
     assert read_strictly(b"a 1\n" * MAX_LINES).problem_count == 0
 
 

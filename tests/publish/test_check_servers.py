@@ -101,7 +101,7 @@ async def test_a_base_url_leads_to_the_metrics_and_the_json_is_what_scripts_rely
     report = await report_on(server.url)
 
     assert report.metrics_url == f"{server.url}/metrics"
-    filtered = "/metrics?name[]=vllm:num_requests_waiting"
+    filtered = "/metrics?name%5B%5D=vllm:num_requests_waiting"
     assert server.asked == [f"GET {path}" for path in ("/prometheus/metrics", "/metrics", "/metrics", filtered)]
     document = as_document(report)
     findings = document.pop("findings")

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from clients import load
 from processes import Tidegate, environment, free_port, sim, tidegate, until
 from servers import model_server
+from tritons import tritons
 
 CONFORMANT = ("vllm", "sglang", "trtllm-serve", "triton-tensorrt-llm")
 LACKING = {"llamacpp": "kv_utilization", "tgi": "kv_utilization"}
@@ -89,6 +91,15 @@ async def test_watching_a_server_at_work_shows_what_moves() -> None:
     assert status == 0
     assert document["watch"]["completions"]["changes"] > 0
     assert not [finding for finding in document["findings"] if finding["rule"].startswith("values-")]
+
+
+async def test_a_real_triton_that_publishes_the_composites_is_conformant(tmp_path: Path) -> None:
+    async with tritons(tmp_path, "a") as [triton]:
+        status, document = await check_json(triton.argument)
+
+    assert (status, document["engine"], document["conformant"]) == (0, "triton-tensorrt-llm", True)
+    assert (document["signals"]["queued_requests"], document["signals"]["kv_utilization"]) == (0, 0.0)
+    assert not [finding for finding in document["findings"] if finding["level"] != "info"]
 
 
 async def test_a_hung_server_is_found_frozen() -> None:

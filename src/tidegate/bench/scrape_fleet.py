@@ -41,6 +41,9 @@ class LoopLoad:
     """How late the loop comes to what is due at a random moment; seconds."""
     delay_p99_s: float
     delay_max_s: float
+    own_p99_s: float
+    """The same of the part in which the loop was at work itself; the rest it waited for a core, or for the timer."""
+    own_max_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,14 +119,23 @@ async def scrape_fleet(
 
 async def measure_loop(seconds: float) -> LoopLoad:
     """Probe the running loop for so long."""
-    lates: list[float] = []
+    lates: list[tuple[float, float]] = []
     probe = asyncio.create_task(_probe(lates), name="probe")
     started, cpu_started = time.perf_counter(), time.process_time()
     await asyncio.sleep(seconds)
     elapsed, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
     probe.cancel()
-    p50, p99 = np.percentile(delays := delays_of(lates), (50, 99)).tolist()
-    return LoopLoad(seconds=elapsed, cores=cpu_s / elapsed, delay_p50_s=p50, delay_p99_s=p99, delay_max_s=max(delays))
+    delays, own = delays_of([late for late, _ in lates]), delays_of([own for _, own in lates])
+    p50, p99 = np.percentile(delays, (50, 99)).tolist()
+    return LoopLoad(
+        seconds=elapsed,
+        cores=cpu_s / elapsed,
+        delay_p50_s=p50,
+        delay_p99_s=p99,
+        delay_max_s=max(delays),
+        own_p99_s=float(np.percentile(own, 99)),
+        own_max_s=max(own),
+    )
 
 
 def delays_of(lates: Sequence[float]) -> list[float]:
@@ -134,12 +146,13 @@ def delays_of(lates: Sequence[float]) -> list[float]:
     return [late - k * PROBE_S for late in lates or [0.0] for k in range(1 + int(max(0.0, late) / PROBE_S))]
 
 
-async def _probe(lates: list[float]) -> None:
-    """Note how late each wake-up comes, until cancelled; seconds."""
+async def _probe(lates: list[tuple[float, float]]) -> None:
+    """Note how late each wake-up comes, and how much of that this thread was at work, until cancelled; seconds."""
     while True:
-        due = time.perf_counter() + PROBE_S
+        due, cpu_before = time.perf_counter() + PROBE_S, time.thread_time()
         await asyncio.sleep(PROBE_S)
-        lates.append(max(0.0, time.perf_counter() - due))
+        late, cpu_s = max(0.0, time.perf_counter() - due), time.thread_time() - cpu_before
+        lates.append((late, min(late, cpu_s)))
 
 
 @contextlib.asynccontextmanager

@@ -57,12 +57,13 @@ def fleet_verdict(plan: ScrapePlan, idle: LoopLoad, run: FleetRun) -> str:
     if loop.cores > MOST_CORES:
         broken.append(f"more than {MOST_CORES:g} core")
     if loop.delay_p99_s > LONGEST_DELAY_P99_S:
-        broken.append(f"later than {LONGEST_DELAY_P99_S * 1000:g} ms")
+        neighbours = "" if loop.own_p99_s > LONGEST_DELAY_P99_S else ", though not by its own work"
+        broken.append(f"later than {LONGEST_DELAY_P99_S * 1000:g} ms{neighbours}")
     limits = ", ".join(broken) or f"within {MOST_CORES:g} core and {LONGEST_DELAY_P99_S * 1000:g} ms"
     return (
         f"{plan.endpoints:,} endpoints at {plan.rate_hz:g} Hz, {run.exposition}: {run.scrapes_per_s:,.0f} scrapes/s on "
-        f"{loop.cores:.2f} cores, {run.missed} missed; the loop came {_duration(loop.delay_p99_s)} late at p99, "
-        f"{_duration(idle.delay_p99_s)} without scraping: {limits}."
+        f"{loop.cores:.2f} cores, {run.missed} missed; the loop came {_duration(loop.delay_p99_s)} late at p99 "
+        f"({_duration(loop.own_p99_s)} of own work), {_duration(idle.delay_p99_s)} without scraping: {limits}."
     )
 
 
@@ -99,6 +100,8 @@ def _fleet_table(figures: ScrapeFigures) -> Table:
     table.add_row("loop late, p50", *(_duration(loop.delay_p50_s) for loop in loops))
     table.add_row("loop late, p99", *(_duration(loop.delay_p99_s) for loop in loops))
     table.add_row("loop late, longest", *(_duration(loop.delay_max_s) for loop in loops))
+    table.add_row("of own work, p99", *(_duration(loop.own_p99_s) for loop in loops))
+    table.add_row("of own work, longest", *(_duration(loop.own_max_s) for loop in loops))
     return table
 
 

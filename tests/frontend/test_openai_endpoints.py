@@ -120,7 +120,7 @@ async def test_token_ids_are_a_prompt_too() -> None:
 async def test_the_models_are_listed_and_the_server_is_healthy() -> None:
     async with simulated_server() as url, client_of(url) as client:
         assert [model.id async for model in client.models.list()] == [MODEL]
-        for path in ("/health", "/v2/health/ready"):
+        for path in ("/health", "/health/ready", "/v2/health/ready"):
             async with aiohttp.request("GET", url + path) as answer:
                 assert answer.status == 200
 
@@ -142,6 +142,14 @@ BOTH = ("/v1/completions", "/v1/chat/completions")
         ({"n": 2}, 400, "n"),
         ({"temperature": 3}, 400, "temperature"),
         ({"stream": "yes"}, 400, "stream"),
+        ({"top_p": 0}, 400, "top_p"),
+        ({"seed": 1.5}, 400, "seed"),
+        ({"frequency_penalty": 2.1}, 400, "frequency_penalty"),
+        ({"presence_penalty": "much"}, 400, "presence_penalty"),
+        ({"logit_bias": {"50256": -100}}, 400, "logit_bias"),
+        ({"stop": ""}, 400, "stop"),
+        ({"stop": ["a"] * 17}, 400, "stop"),
+        ({"min_tokens": 3}, 400, "min_tokens"),
         ({"prompt": "", "messages": []}, 400, None),
         ({"prompt": ["a", "b"], "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, None),
         ({"prompt": [-1], "messages": [{"role": 1}]}, 400, None),
@@ -155,6 +163,103 @@ async def test_a_wrong_body_gets_an_error_object(path: str, change: dict[str, An
         assert body["error"]["type"] == "invalid_request_error"
         assert body["error"]["message"]
         assert param is None or body["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("/v1/completions", "best_of", 2),
+        ("/v1/completions", "logprobs", 0),
+        ("/v1/completions", "suffix", "end"),
+        ("/v1/chat/completions", "logprobs", True),
+        ("/v1/chat/completions", "tools", [{"type": "function"}]),
+        ("/v1/chat/completions", "response_format", {"type": "json_object"}),
+    ],
+)
+async def test_what_this_server_cannot_do_is_refused_not_passed_over(path: str, field: str, value: object) -> None:
+    async with simulated_server() as url:
+        status, body = await post(url, path, GOOD | {field: value})
+    assert (status, body["error"]["param"]) == (400, field)
+    assert f"{field} is not supported: " in body["error"]["message"]
+
+
+@pytest.mark.parametrize("path", BOTH)
+async def test_fields_at_their_defaults_and_unknown_ones_change_nothing(path: str) -> None:
+    defaults = {
+        "n": 1,
+        "best_of": 1,
+        "echo": False,
+        "stop": None,
+        "seed": 7,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": -1,
+        "frequency_penalty": 0,
+        "presence_penalty": 0,
+        "logit_bias": {},
+        "min_tokens": 1,
+        "ignore_eos": True,
+        "response_format": {"type": "text"},
+        "tools": [],
+        "user": "me",
+        "metadata": {"a": "b"},
+        "brand_new": 1,
+    }
+    async with simulated_server() as url:
+        plain, full = [await post(url, path, body) for body in (GOOD, GOOD | defaults)]
+    assert [status for status, _ in (plain, full)] == [200, 200]
+    assert plain[1]["choices"] == full[1]["choices"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_ends_before_a_stop_with_the_tokens_it_took(stream: bool) -> None:
+    async with simulated_server() as url, client_of(url) as client:
+        whole = await client.completions.create(model=MODEL, prompt="tide", max_tokens=20)
+        words = whole.choices[0].text.split(" ")
+        stop = f"{words[3][-2:]} {words[4][:2]}"  # over the border of two tokens
+        if stream:
+            chunks = [
+                chunk
+                async for chunk in await client.completions.create(
+                    model=MODEL,
+                    prompt="tide",
+                    max_tokens=20,
+                    stop=["zzz", stop],
+                    stream=True,
+                    stream_options={"include_usage": True},
+                )
+            ]
+            text, reason = "".join(chunk.choices[0].text for chunk in chunks[:-1]), chunks[-2].choices[0].finish_reason
+            usage = chunks[-1].usage
+        else:
+            answer = await client.completions.create(model=MODEL, prompt="tide", max_tokens=20, stop=["zzz", stop])
+            text, reason, usage = answer.choices[0].text, answer.choices[0].finish_reason, answer.usage
+    assert text == whole.choices[0].text.partition(stop)[0]
+    assert reason == "stop"
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (1, 5)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_echo_puts_the_prompt_before_the_answer(stream: bool) -> None:
+    body = GOOD | {"max_tokens": 3}
+    async with simulated_server() as url, client_of(url) as client:
+        _, plain = await post(url, "/v1/completions", body)
+        if stream:
+            events = await client.completions.create(model=MODEL, prompt="tide", max_tokens=3, echo=True, stream=True)
+            text = "".join([event.choices[0].text async for event in events])
+        else:
+            text = (await post(url, "/v1/completions", body | {"echo": True}))[1]["choices"][0]["text"]
+        status, refused = await post(url, "/v1/completions", body | {"echo": True, "prompt": [1, 2]})
+    assert text == "tide" + plain["choices"][0]["text"]
+    assert (status, refused["error"]["param"]) == (400, "echo")
+
+
+async def test_one_model_is_found_by_its_name() -> None:
+    async with simulated_server() as url, client_of(url) as client:
+        assert (await client.models.retrieve(MODEL)).id == MODEL
+        with pytest.raises(openai.NotFoundError, match="does not exist here"):
+            await client.models.retrieve("acme/other")
 
 
 async def test_a_missing_model_is_named() -> None:
@@ -177,9 +282,10 @@ async def test_what_is_not_a_json_object_gets_400(raw: bytes) -> None:
     )
 )
 def test_any_bytes_are_a_body_or_an_error(raw: bytes) -> None:
-    for kind in (CompletionBody, ChatBody):
-        with contextlib.suppress(ApiError):
-            assert parse_body(raw, kind).parse_prompt()
+    with contextlib.suppress(ApiError):
+        assert parse_body(raw, CompletionBody).parse_prompt()
+    with contextlib.suppress(ApiError):
+        assert parse_body(raw, ChatBody).parse_conversation()
 
 
 async def test_a_body_over_the_limit_gets_413_with_or_without_its_length() -> None:

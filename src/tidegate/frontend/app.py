@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tidegate.frontend.body import MAX_BODY_BYTES
+from tidegate.frontend.chat_prompt import ChatTemplate, RolePrefixes
 from tidegate.frontend.errors import ApiError, error_response, render_openai_error
 from tidegate.frontend.generator import Generator
 from tidegate.frontend.openai_api import OpenAiApi
@@ -27,6 +28,7 @@ def create_app(
     name: str,
     exposition_path: str = "/metrics",
     drain_statistics: Callable[[], bytes] | None = None,
+    chat_template: ChatTemplate | None = None,
     body_limit_bytes: int = MAX_BODY_BYTES,
 ) -> Starlette:
     """Return the API in front of `generator`.
@@ -36,13 +38,22 @@ def create_app(
         exposition_path: where the Prometheus text is.
         drain_statistics: renders the iterations since its last call as JSON, for `/metrics` as trtllm-serve has it;
             the exposition must then be elsewhere.
+        chat_template: makes a prompt of a conversation; None: by each message's role.
     """
-    openai = OpenAiApi(generator, name=name, body_limit_bytes=body_limit_bytes)
+    openai = OpenAiApi(
+        generator, name=name, chat_template=chat_template or RolePrefixes(), body_limit_bytes=body_limit_bytes
+    )
     triton = TritonApi(generator, name=name, body_limit_bytes=body_limit_bytes)
 
     async def models(_: Request) -> Response:
-        listed = [{"id": model, "object": "model", "created": 0, "owned_by": name} for model in generator.models()]
+        listed = [_model(model, name) for model in generator.models()]
         return Response(msgspec.json.encode({"object": "list", "data": listed}), media_type=_JSON)
+
+    async def one_model(request: Request) -> Response:
+        model = request.path_params["model"]
+        if model not in generator.models():
+            raise ApiError(f"The model {model[:200]!r} does not exist here", status=404, code="model_not_found")
+        return Response(msgspec.json.encode(_model(model, name)), media_type=_JSON)
 
     async def health(_: Request) -> Response:
         return Response(status_code=HTTPStatus.OK if generator.ready() else HTTPStatus.SERVICE_UNAVAILABLE)
@@ -58,7 +69,9 @@ def create_app(
         Route("/v1/completions", openai.completions, methods=["POST"]),
         Route("/v1/chat/completions", openai.chat_completions, methods=["POST"]),
         Route("/v1/models", models),
+        Route("/v1/models/{model:path}", one_model),
         Route("/health", health),
+        Route("/health/ready", health),
         Route("/v2/health/ready", health),
         Route("/v2/models/{model:path}/generate", triton.generate, methods=["POST"]),
         Route("/v2/models/{model:path}/generate_stream", triton.generate_stream, methods=["POST"]),
@@ -71,6 +84,10 @@ def create_app(
 
         routes.append(Route("/metrics", iterations))
     return Starlette(routes=routes, exception_handlers={ApiError: _answer_error, HTTPException: _answer_http_error})
+
+
+def _model(model: str, owner: str) -> dict[str, object]:
+    return {"id": model, "object": "model", "created": 0, "owned_by": owner}
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:

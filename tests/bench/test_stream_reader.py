@@ -96,7 +96,7 @@ def test_the_stream_may_be_cut_anywhere(cuts: list[int]) -> None:
 
     assert (reader.served_by, reader.output_tokens, reader.done, reader.error) == ("sim-3", 42, True, None)
     assert reader.first_content_at is not None
-    assert reader._content_chunks == 3
+    assert reader.content_chunks == 3
 
 
 @given(

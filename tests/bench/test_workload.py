@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tidegate.bench.workload import Arrival, PromptMix, SharedPrefixes, TokenLengths, bursty_workload
+from tidegate.bench.lengths import TokenLengths
+from tidegate.bench.workload import Arrival, PromptMix, SharedPrefixes, bursty_workload
 from tidegate.protocol.errors import ConfigError
 
 PREFIXES = SharedPrefixes(groups=4, tokens=50, zipf=1.0)

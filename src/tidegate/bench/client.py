@@ -1,23 +1,25 @@
-"""Sends a workload to an OpenAI-compatible server, each request at its own time.
+"""Sends a workload to servers that stream their answers, each request at its own time.
 
 Bench: workload → **client** → results → report. Open loop: a slow server does not slow the arrivals down, as its users
 would not wait for each other.
 """
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
+from dataclasses import dataclass
 
 import aiohttp
-import msgspec
 
 from tidegate.bench.results import ErrorKind, RequestResult
 from tidegate.bench.stream import MalformedStreamError, StreamReader
+from tidegate.bench.target import Target, parse_target
 from tidegate.bench.workload import Arrival
-from tidegate.protocol.errors import ConfigError
 
 _KEEP_ALIVE_S = 2.0  # Below any common server's own, so that no request is sent into a connection about to close.
 _ERROR_BODY_BYTES = 500
+_HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream", "Accept-Encoding": "identity"}
 
 
 async def run_load(
@@ -33,78 +35,148 @@ async def run_load(
     `url` is the server's root, such as http://127.0.0.1:8080. A request is given up `timeout_s` after it was due.
     `on_result` is called as each one ends. A failed request is a result too; raises ConfigError for a bad `url`.
     """
-    target = _completions_url(url)
-    bodies = [_body(arrival, model) for arrival in arrivals]  # encoded beforehand, not when every request is due
-    # Limits of the client's own would queue requests that are due.
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
-    no_timeout = aiohttp.ClientTimeout(total=None)  # each request has its own, counted from when it is due
-    results: list[RequestResult | None] = [None] * len(arrivals)
-    loop = asyncio.get_running_loop()
+    target = parse_target(url, model=model)
+    load = OpenLoop([Errand(target, arrival) for arrival in arrivals], timeout_s=timeout_s, on_result=on_result)
+    await load.run()
+    return [load.results[i] for i in range(len(arrivals))]
 
-    async with aiohttp.ClientSession(connector=connector, timeout=no_timeout, auto_decompress=False) as session:
-        start = loop.time()
 
-        async def send(i: int) -> None:
-            result = await _Request(session, target, bodies[i], start, arrivals[i].at_s, timeout_s).run()
-            results[i] = result
-            if on_result is not None:
-                on_result(result)
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One request, and whom it is for."""
 
-        async with asyncio.TaskGroup() as tasks:
-            for i in sorted(range(len(arrivals)), key=lambda i: arrivals[i].at_s):
-                await asyncio.sleep(start + arrivals[i].at_s - loop.time())
-                tasks.create_task(send(i), name=f"load request {i}")
-    return [result for result in results if result is not None]
+    target: Target
+    arrival: Arrival
+
+
+class OpenLoop:
+    """A run under way. What is known of it can be read at any time, also after it was cancelled."""
+
+    def __init__(
+        self,
+        errands: Sequence[Errand],
+        *,
+        timeout_s: float,
+        max_open: int | None = None,
+        on_result: Callable[[RequestResult], None] | None = None,
+    ) -> None:
+        """`max_open`: requests that may be under way; one more that is due is not sent, and fails. None: no bound."""
+        self._errands = errands
+        self._timeout_s = timeout_s
+        self._max_open = max_open
+        self._on_result = on_result
+        # Encoded beforehand, not when every request is due.
+        self._bodies = [errand.target.body(errand.arrival) for errand in errands]
+        self._open: set[_Request] = set()
+        self._chunks_of_ended: Counter[Target] = Counter()
+        self.results: dict[int, RequestResult] = {}
+        """Results of those that ended, by their place in `errands`."""
+
+    @property
+    def open(self) -> int:
+        """Requests under way."""
+        return len(self._open)
+
+    def streamed(self, target: Target) -> int:
+        """Return how many events with text have come from `target` so far."""
+        under_way = sum(request.stream.content_chunks for request in self._open if request.target == target)
+        return self._chunks_of_ended[target] + under_way
+
+    async def run(self) -> None:
+        """Send every request when it is due and read all answers; cancelled, it leaves none behind."""
+        # Limits of the client's own would queue requests that are due.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+        no_timeout = aiohttp.ClientTimeout(total=None)  # each request has its own, counted from when it is due
+        async with aiohttp.ClientSession(connector=connector, timeout=no_timeout, auto_decompress=False) as session:
+            # uvloop's own clock counts whole milliseconds, as of the last round of the loop.
+            start = time.monotonic()
+            async with asyncio.TaskGroup() as tasks:
+                for i in sorted(range(len(self._errands)), key=lambda i: self._errands[i].arrival.at_s):
+                    due = start + self._errands[i].arrival.at_s
+                    await asyncio.sleep(due - time.monotonic())
+                    if self._max_open is not None and len(self._open) >= self._max_open:
+                        self._end(i, self._not_sent(i, due))
+                        continue
+                    request = _Request(session, self._errands[i], self._bodies[i], due)
+                    self._open.add(request)
+                    tasks.create_task(self._send(i, request), name=f"load request {i}")
+
+    async def _send(self, i: int, request: "_Request") -> None:
+        try:
+            result = await request.run(self._timeout_s)
+        finally:
+            self._open.discard(request)
+            self._chunks_of_ended[request.target] += request.stream.content_chunks
+        self._end(i, result)
+
+    def _end(self, i: int, result: RequestResult) -> None:
+        self.results[i] = result
+        if self._on_result is not None:
+            self._on_result(result)
+
+    def _not_sent(self, i: int, due: float) -> RequestResult:
+        return RequestResult(
+            at_s=self._errands[i].arrival.at_s,
+            late_s=max(0.0, time.monotonic() - due),
+            status=None,
+            error=ErrorKind.UNSENT,
+            detail=f"{self._max_open} requests were under way already",
+            ttft_s=None,
+            e2e_s=0.0,
+            tpot_s=None,
+            output_tokens=0,
+            served_by=None,
+        )
 
 
 class _Request:
     """One request under way: what is known of it grows until `run` returns the result."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, url: str, body: bytes, start: float, at_s: float, timeout_s: float
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, errand: Errand, body: bytes, due: float) -> None:
+        """`due`: by time.monotonic."""
+        self.target = errand.target
+        self.stream = StreamReader(errand.target.dialect)
         self._session = session
-        self._url = url
         self._body = body
-        self._at_s = at_s
-        self._due = start + at_s
-        self._timeout_s = timeout_s
+        self._at_s = errand.arrival.at_s
+        self._due = due
         self._status: int | None = None
-        self._stream = StreamReader()
 
-    async def run(self) -> RequestResult:
+    async def run(self, timeout_s: float) -> RequestResult:
         """Send the request and read its answer; whatever goes wrong with the peer is in the result."""
-        loop = asyncio.get_running_loop()
-        late_s = max(0.0, loop.time() - self._due)
+        now = time.monotonic()
+        late_s = max(0.0, now - self._due)
+        # The loop's timers round: one that was a little early must not flatter the server either.
+        began = min(now, self._due)
         try:
-            async with asyncio.timeout_at(self._due + self._timeout_s):
-                error, detail = await self._exchange(loop)
+            async with asyncio.timeout(self._due + timeout_s - now):
+                error, detail = await self._exchange()
         except TimeoutError:
-            error, detail = ErrorKind.TIMEOUT, f"no complete answer within {self._timeout_s:g} s"
+            error, detail = ErrorKind.TIMEOUT, f"no complete answer within {timeout_s:g} s"
         except MalformedStreamError as malformed:
             error, detail = ErrorKind.MALFORMED, str(malformed)
         except (aiohttp.ClientError, OSError) as failure:
             error = ErrorKind.CONNECT if self._status is None else ErrorKind.TRUNCATED
             detail = str(failure) or type(failure).__name__
-        return self._result(late_s, loop.time() - self._due, error, detail)
+        return self._result(began, late_s, error, detail)
 
-    async def _exchange(self, loop: asyncio.AbstractEventLoop) -> tuple[ErrorKind | None, str]:
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream", "Accept-Encoding": "identity"}
-        async with self._session.post(self._url, data=self._body, headers=headers, allow_redirects=False) as response:
+    async def _exchange(self) -> tuple[ErrorKind | None, str]:
+        post = self._session.post(self.target.url, data=self._body, headers=_HEADERS, allow_redirects=False)
+        async with post as response:
             self._status = response.status
             if response.status != 200:
                 body = await response.content.read(_ERROR_BODY_BYTES)
                 return ErrorKind.STATUS, f"status {response.status}: {body.decode(errors='replace')}"
             async for data in response.content.iter_any():
-                self._stream.feed(data, loop.time())
-        if self._stream.error is not None:
-            return ErrorKind.EVENT, self._stream.error
-        if not self._stream.done:
+                self.stream.feed(data, time.monotonic())
+        if self.stream.error is not None:
+            return ErrorKind.EVENT, self.stream.error
+        if not self.stream.complete:
             return ErrorKind.TRUNCATED, "the stream ended without [DONE]"
         return None, ""
 
-    def _result(self, late_s: float, e2e_s: float, error: ErrorKind | None, detail: str) -> RequestResult:
-        stream = self._stream
+    def _result(self, began: float, late_s: float, error: ErrorKind | None, detail: str) -> RequestResult:
+        stream = self.stream
         tpot_s = None
         if stream.first_content_at is not None and stream.last_content_at is not None and stream.output_tokens > 1:
             tpot_s = (stream.last_content_at - stream.first_content_at) / (stream.output_tokens - 1)
@@ -114,33 +186,12 @@ class _Request:
             status=self._status,
             error=error,
             detail=detail,
-            ttft_s=None if stream.first_content_at is None else stream.first_content_at - self._due,
-            e2e_s=e2e_s,
+            ttft_s=None if stream.first_content_at is None else stream.first_content_at - began,
+            e2e_s=time.monotonic() - began,
             tpot_s=tpot_s,
             output_tokens=stream.output_tokens,
             served_by=stream.served_by,
+            counted=stream.usage is not None,
+            prompt_tokens=None if stream.usage is None else stream.usage.prompt_tokens,
+            cached_tokens=None if stream.usage is None else stream.usage.cached_tokens,
         )
-
-
-def _completions_url(url: str) -> str:
-    fix = "Write it like http://127.0.0.1:8080."
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"{url!r} is not a URL: {error}", fix=fix) from error
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise ConfigError(f"{url!r} is not an http URL", fix=fix)
-    return f"{url.rstrip('/')}/v1/chat/completions"
-
-
-def _body(arrival: Arrival, model: str) -> bytes:
-    return msgspec.json.encode(
-        {
-            "model": model,
-            "messages": [{"role": "user", "content": arrival.prompt}],
-            "max_tokens": arrival.max_tokens,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-    )

@@ -17,8 +17,9 @@ from rich.text import Text
 
 from tidegate.bench.client import run_load
 from tidegate.bench.fleet import simulated_fleet
+from tidegate.bench.lengths import TokenLengths
 from tidegate.bench.report import RunSummary, render_comparison, summarize, verdict
-from tidegate.bench.workload import Arrival, PromptMix, SharedPrefixes, TokenLengths, bursty_workload
+from tidegate.bench.workload import Arrival, PromptMix, SharedPrefixes, bursty_workload
 from tidegate.gateway.local import LocalGateway, reserved_port
 from tidegate.gateway.process import own_command
 from tidegate.protocol.errors import TidegateError

@@ -21,6 +21,8 @@ class ErrorKind(StrEnum):
     MALFORMED = "malformed"
     """The stream is not what an OpenAI client could read."""
     TIMEOUT = "timeout"
+    UNSENT = "not sent"
+    """It was due, but as many connections as may be were open already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,12 @@ class RequestResult:
     tpot_s: float | None
     """Time per output token after the first; seconds. None for less than two tokens."""
     output_tokens: int
-    """As the server counted them (usage), or else chunks with content."""
+    """As the server counted them (usage), or else events with text."""
     served_by: str | None
-    """`system_fingerprint` of the answer: simulated servers put their name there."""
+    """`system_fingerprint` of the answer (Triton: the output `served_by`): simulated servers put their name there."""
+    counted: bool = False
+    """Whether the server counted the tokens."""
+    prompt_tokens: int | None = None
+    """As the server counted them; None where it did not."""
+    cached_tokens: int | None = None
+    """Tokens of the prompt that were in the server's cache, as it says; None where it does not."""

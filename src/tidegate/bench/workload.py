@@ -3,11 +3,14 @@
 Bench: **workload** → client → results → report.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 from numpy.random import Generator, default_rng
 
+from tidegate.bench.lengths import TokenLengths
 from tidegate.frontend.tokens import BYTES_PER_TOKEN
 from tidegate.protocol.errors import ConfigError
 
@@ -33,23 +36,16 @@ class Arrival:
     """Requests of one group begin with the same text; None begins like no other."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLengths:
-    """Log-normal lengths, as measured for chat traffic: most near the median, a few far above it."""
-
-    median_tokens: float
-    sigma: float
-    """Standard deviation of the logarithm; 0 makes all lengths equal."""
-    max_tokens: int
-    """Longer ones are cut to this."""
+SHORT_PROMPTS = TokenLengths(median_tokens=100, sigma=0.4, max_tokens=400)
+LONG_PROMPTS = TokenLengths(median_tokens=1_500, sigma=0.3, max_tokens=3_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptMix:
     """Short chat turns, and now and then a long document: what makes counting requests a poor measure of load."""
 
-    short: TokenLengths = TokenLengths(median_tokens=100, sigma=0.4, max_tokens=400)
-    long: TokenLengths = TokenLengths(median_tokens=1_500, sigma=0.3, max_tokens=3_000)
+    short: TokenLengths = SHORT_PROMPTS
+    long: TokenLengths = LONG_PROMPTS
     long_share: float = 0.1
     """Share of the requests with a long prompt; ratio in [0, 1]."""
 
@@ -87,20 +83,20 @@ def bursty_workload(
     """
     _check(duration_s, rate_per_s, burstiness)
     rng = default_rng(seed)
-    at_s = _arrival_times(rng, duration_s, rate_per_s, burstiness)
+    at_s = list(takewhile(lambda at: at < duration_s, arrival_times(rng, rate_per_s, burstiness)))
     prompt_tokens = _prompt_lengths(rng, prompts or PromptMix(), len(at_s))
-    max_tokens = _lengths(rng, outputs, len(at_s))
+    max_tokens = outputs.draw(rng, len(at_s))
     groups: list[int] | None = None
     shared: list[str] = []
     if prefixes is not None:
         weights = 1.0 / np.arange(1, prefixes.groups + 1) ** prefixes.zipf
         groups = rng.choice(prefixes.groups, size=len(at_s), p=weights / weights.sum()).tolist()
-        shared = [_text(rng, prefixes.tokens) for _ in range(prefixes.groups)]
+        shared = [random_text(rng, prefixes.tokens) for _ in range(prefixes.groups)]
 
     arrivals = []
     for i, (at, own_tokens) in enumerate(zip(at_s, prompt_tokens, strict=True)):
         group = groups[i] if groups is not None else None
-        prompt = (shared[group] if group is not None else "") + _text(rng, own_tokens)
+        prompt = (shared[group] if group is not None else "") + random_text(rng, own_tokens)
         arrivals.append(
             Arrival(
                 at_s=at,
@@ -128,30 +124,25 @@ def _check(duration_s: float, rate_per_s: float, burstiness: float) -> None:
         )
 
 
-def _arrival_times(rng: Generator, duration_s: float, rate_per_s: float, burstiness: float) -> list[float]:
-    times: list[float] = []
+def arrival_times(rng: Generator, rate_per_s: float, burstiness: float) -> Iterator[float]:
+    """Yield the times of requests without end, ascending; seconds, above 0.
+
+    `burstiness` is the squared coefficient of variation of the gaps between them.
+    """
     now = 0.0
     while True:
         # Gamma with shape k has a squared coefficient of variation of 1 / k.
         now += rng.gamma(1 / burstiness, burstiness / rate_per_s)
-        if now >= duration_s:
-            return times
-        times.append(now)
+        yield now
 
 
 def _prompt_lengths(rng: Generator, mix: PromptMix, count: int) -> list[int]:
     is_long = (rng.random(count) < mix.long_share).tolist()
-    short, long = _lengths(rng, mix.short, count), _lengths(rng, mix.long, count)
+    short, long = mix.short.draw(rng, count), mix.long.draw(rng, count)
     return [long[i] if is_long[i] else short[i] for i in range(count)]
 
 
-def _lengths(rng: Generator, lengths: TokenLengths, count: int) -> list[int]:
-    drawn = rng.lognormal(np.log(lengths.median_tokens), lengths.sigma, count)
-    clipped: list[int] = np.clip(np.rint(drawn), 1, lengths.max_tokens).astype(int).tolist()
-    return clipped
-
-
-def _text(rng: Generator, tokens: int) -> str:
+def random_text(rng: Generator, tokens: int) -> str:
     """Return `tokens` random three-letter words, each with its space: no two texts share a beginning by chance."""
     words = np.full((tokens, BYTES_PER_TOKEN), ord(" "), dtype=np.uint8)
     words[:, :-1] = rng.integers(ord("a"), ord("z") + 1, size=(tokens, BYTES_PER_TOKEN - 1), dtype=np.uint8)

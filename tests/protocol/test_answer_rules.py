@@ -75,6 +75,11 @@ def test_what_is_no_answer_of_the_api_is_an_error_with_a_way_out(
     assert len(finding.message) < 300
 
 
+@pytest.mark.parametrize("status", [404, 405, 501, None])
+def test_where_there_is_no_api_the_way_to_name_its_url_is_told(status: int | None) -> None:
+    assert "URL,metrics=URL" in api_finding(b"", status=status, problem="" if status else "no connection").fix
+
+
 def test_a_chat_completion_is_judged_by_a_rule_of_its_own() -> None:
     assert api_finding(COMPLETION, path="/v1/chat/completions").rule == "api-chat-completions"
 

@@ -140,7 +140,10 @@ def test_what_only_its_ingredients_tell_is_known_but_not_published() -> None:
         "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=max}"
     )
     assert not said.conformant
-    assert [message.split()[0] for message in found(said, "composite-missing")] == ["queued_requests", "kv_utilization"]
+    assert [message.rpartition(" look for ")[2] for message in found(said, "composite-missing")] == [
+        "nv_trt_llm_request_metrics{request_type=waiting}",
+        "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=fraction}",
+    ]
 
 
 def test_an_older_name_is_read_and_told_of() -> None:
@@ -194,6 +197,7 @@ def test_a_count_that_cannot_be_meant_is_an_error_and_no_absence(value: str) -> 
 @pytest.mark.parametrize(
     ("value", "rule"),
     [
+        ("2", "utilization-in-percent"),
         ("45", "utilization-in-percent"),
         ("100", "utilization-in-percent"),
         ("1.02", "utilization-out-of-range"),
@@ -255,6 +259,15 @@ def test_composites_are_compared_model_by_model() -> None:
     assert "model=llama_b" in found(verdict(swapped, TRITON), "waiting-inconsistent")[0]
 
 
+@pytest.mark.parametrize(
+    ("label", "value"), [("waiting", "NaN"), ("active", "8.5"), ("max", "-1"), ("fraction", "NaN")]
+)
+def test_what_is_no_figure_is_not_compared(label: str, value: str) -> None:
+    rules = {finding.rule for finding in verdict(triton_with(label, value), TRITON).findings}
+
+    assert not {rule for rule in rules if rule.endswith("-inconsistent") or rule == "waiting-exceeds-active"}
+
+
 def test_rounding_a_fraction_is_no_inconsistency() -> None:
     assert verdict(triton_with("fraction", "0.2504"), TRITON).conformant
 
@@ -280,14 +293,16 @@ def test_several_models_or_ranks_are_told_with_how_they_are_combined(path: str, 
     assert "kv_utilization is that of the fullest" in message
 
 
-def test_models_with_blocks_of_other_sizes_are_a_warning() -> None:
+@pytest.mark.parametrize(
+    ("size", "messages"),
+    [("64", ["block_size: blocks of 32, 64 tokens; the smallest counts"]), ("32", []), ("0", []), ("NaN", [])],
+)
+def test_models_with_blocks_of_other_sizes_are_a_warning(size: str, messages: list[str]) -> None:
     exposition = re.sub(
-        r'("tokens_per",model="llama_b".*}) 32', r"\1 64", fixture("triton/two_models_summaries_loaded.txt")
+        r'("tokens_per",model="llama_b".*}) 32', rf"\1 {size}", fixture("triton/two_models_summaries_loaded.txt")
     )
 
-    assert found(verdict(exposition, TRITON), "block-sizes-differ") == [
-        "block_size: blocks of 32, 64 tokens; the smallest counts"
-    ]
+    assert found(verdict(exposition, TRITON), "block-sizes-differ") == messages
 
 
 @pytest.mark.parametrize(
@@ -305,6 +320,14 @@ def test_lora_series_that_are_malformed_are_an_error(labels: str, value: str, sa
 
     assert says in found(said, "lora-malformed")[0]
     assert not said.conformant
+
+
+def test_of_many_malformed_lora_series_one_is_shown() -> None:
+    series = "".join(f'vllm:lora_requests_info{{max_lora="{number}x"}} 1.7e9\n' for number in range(9))
+
+    [message] = found(verdict(VLLM + series), "lora-malformed")
+
+    assert message.endswith(", and 8 more such series")
 
 
 def test_a_syntax_error_anywhere_is_an_error_with_its_place() -> None:

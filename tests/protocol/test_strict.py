@@ -65,6 +65,7 @@ def test_types_and_helps_are_kept_by_family() -> None:
     assert [reading.family(sample.family) for sample in reading.samples] == ["a", "b", "c_sum"]
     assert reading.is_described("a_count")
     assert not reading.is_described("c_sum")
+    assert read_strictly(b"# HELP d D.\n").is_described("d")
 
 
 @pytest.mark.parametrize(

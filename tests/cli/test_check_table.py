@@ -10,7 +10,7 @@ from tidegate.cli.check_table import render_report, render_summary
 from tidegate.protocol.conformance.finding import Finding, Level
 from tidegate.protocol.conformance.watching import Movement
 from tidegate.protocol.signals import LoadSignals, LoraSignals
-from tidegate.publish.check_report import ServerReport
+from tidegate.publish.check.report import ServerReport
 
 BLOCKS = "nv_trt_llm_kv_cache_block_metrics"
 REPORT = ServerReport(

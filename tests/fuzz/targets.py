@@ -18,7 +18,7 @@ from tidegate.protocol.engines import ENGINES, detect_engine
 from tidegate.protocol.errors import ScrapeError
 from tidegate.protocol.exposition import Sample, scan
 from tidegate.protocol.load import parse_signals
-from tidegate.publish.iterations import IterationStatistics
+from tidegate.publish.exporter.iterations import IterationStatistics
 from tidegate.publish.statistics import BatchManagerStatistics, parse_statistics
 
 REPEATED_BYTES = 1_000_000

@@ -15,8 +15,8 @@ from servers import listening_port
 from tidegate.protocol.engines import ENGINES
 from tidegate.protocol.errors import ConfigError
 from tidegate.publish import check
-from tidegate.publish.check import CheckOptions, check_servers
-from tidegate.publish.check_report import ServerReport, as_document, exit_status
+from tidegate.publish.check.checking import CheckOptions, check_servers
+from tidegate.publish.check.report import ServerReport, as_document, exit_status
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -17,7 +17,7 @@ from tidegate.bench.scrape_expositions import Exposition
 from tidegate.bench.scrape_servers import HOST, TIMEOUT_S, PrerenderedServers
 from tidegate.gateway.process import Program, own_command, running
 from tidegate.protocol.errors import TidegateError
-from tidegate.publish.fetches import KEPT_S
+from tidegate.publish.exporter.fetches import KEPT_S
 from tidegate.scrape.http import HttpConnection
 
 PAUSE_S = 1.1 * KEPT_S

@@ -17,8 +17,8 @@ from tidegate.cli.check_table import render_report, render_summary
 from tidegate.cli.stopping import cancel_on_signals
 from tidegate.protocol.engines import ENGINES, engine_named
 from tidegate.protocol.errors import ConfigError
-from tidegate.publish.check import CheckOptions, check_servers
-from tidegate.publish.check_report import ServerReport, as_document, exit_status
+from tidegate.publish.check.checking import CheckOptions, check_servers
+from tidegate.publish.check.report import ServerReport, as_document, exit_status
 
 INTERRUPTED = 130
 """Exit status of a check that was ended early, as shells have it for Ctrl-C."""

@@ -12,7 +12,7 @@ from tidegate.protocol.conformance.evidence import SIGNALS
 from tidegate.protocol.conformance.finding import Finding, Level
 from tidegate.protocol.conformance.watching import Movement
 from tidegate.protocol.signals import LoraSignals
-from tidegate.publish.check_report import ServerReport
+from tidegate.publish.check.report import ServerReport
 
 LEVEL_STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.INFO: "dim"}
 UNKNOWN = "-"

@@ -14,9 +14,9 @@ from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.serving_http import Address, serving_http
 from tidegate.protocol.engines import EngineMapping, engine_named
 from tidegate.protocol.errors import ConfigError
-from tidegate.publish.exporter import exporter_app
-from tidegate.publish.fetches import Fetches
-from tidegate.publish.iterations import IterationStatistics
+from tidegate.publish.exporter.app import exporter_app
+from tidegate.publish.exporter.fetches import Fetches
+from tidegate.publish.exporter.iterations import IterationStatistics
 from tidegate.scrape.http import HttpUrl, parse_url
 from tidegate.scrape.probe import ExpositionSource, metrics_urls
 

@@ -5,5 +5,5 @@ a MetricBackend: prometheus.PrometheusBackend, or triton.PbUtilsBackend inside T
 
 `statistics`, `families`, `reporter`, `llm_iterations`, `llm_poller` and `triton` run inside a Triton container:
 standard library only; triton.TritonReporter is the whole path there. `dialects` writes LoadSignals under any engine's
-names.
+names. `exporter` and `check` stand beside a server and scrape it.
 """

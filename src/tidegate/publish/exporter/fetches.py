@@ -1,6 +1,6 @@
 """What a server says, fetched when somebody asks, and once for all who ask at the same time.
 
-Publishing path: server → ExpositionSource → **Fetched** → exported.render_exposition → exposition.
+Publishing path: server → ExpositionSource → **Fetched** → rendering.render_load → exposition.
 """
 
 import asyncio

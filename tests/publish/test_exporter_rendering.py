@@ -8,8 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tidegate.protocol.engines import ENGINES, detect_engine
 from tidegate.protocol.load import parse_signals
-from tidegate.publish.exported import join, only, render_load, render_status
-from tidegate.publish.fetches import Fetched
+from tidegate.publish.exporter.fetches import Fetched
+from tidegate.publish.exporter.rendering import join, only, render_load, render_status
 from tidegate.scrape.probe import Scrape
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "metrics"

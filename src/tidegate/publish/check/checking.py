@@ -1,6 +1,6 @@
 """`check`: fetches what a server publishes, and lets the rules of `protocol.conformance` judge it.
 
-Flow: URL → check_fetch.Fetcher → Evidence → rules → ServerReport. Asking for tokens (check_ask) and watching come after
+Flow: URL → fetching.Fetcher → Evidence → rules → ServerReport. Asking for tokens (asking) and watching come after
 that, where they are wanted.
 """
 
@@ -16,9 +16,9 @@ from tidegate.protocol.conformance.verdict import in_order, judge_evidence
 from tidegate.protocol.engines import ENGINES, EngineMapping
 from tidegate.protocol.errors import ScrapeError
 from tidegate.protocol.signals import LoadSignals
-from tidegate.publish.check_ask import Client, open_session
-from tidegate.publish.check_fetch import STATISTICS_PATH, Fetcher, Place, StatisticsFoundError, open_fetcher
-from tidegate.publish.check_report import ServerReport, not_checked
+from tidegate.publish.check.asking import Client, open_session
+from tidegate.publish.check.fetching import STATISTICS_PATH, Fetcher, Place, StatisticsFoundError, open_fetcher
+from tidegate.publish.check.report import ServerReport, not_checked
 from tidegate.scrape.http import HttpUrl, parse_url
 
 SERVERS_AT_A_TIME = 16

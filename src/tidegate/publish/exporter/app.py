@@ -9,8 +9,8 @@ from aiohttp import web
 
 from tidegate.protocol.engines import EngineMapping
 from tidegate.protocol.errors import ScrapeError
-from tidegate.publish.exported import join, only, render_load, render_status
-from tidegate.publish.fetches import Fetches
+from tidegate.publish.exporter.fetches import Fetches
+from tidegate.publish.exporter.rendering import join, only, render_load, render_status
 from tidegate.publish.prometheus import CONTENT_TYPE
 
 FILTER = "name[]"

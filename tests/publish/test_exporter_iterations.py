@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tidegate.protocol.errors import ScrapeError, ScrapeFailure
 from tidegate.protocol.signals import LoadSignals
-from tidegate.publish.iterations import MAX_SILENCE_S, IterationStatistics
+from tidegate.publish.exporter.iterations import MAX_SILENCE_S, IterationStatistics
 
 
 def row(*, active: int, scheduled: int, used: int = 0, **more: Any) -> dict[str, Any]:

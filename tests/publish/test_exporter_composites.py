@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tidegate.protocol.engines import ENGINES, detect_engine
 from tidegate.protocol.load import parse_signals
-from tidegate.publish.composites_added import add_composites
+from tidegate.publish.exporter.composites import add_composites
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "metrics"
 EXPOSITIONS = sorted(

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping
 
 from tidegate.protocol.engines import EngineMapping
 from tidegate.protocol.exposition import scan
-from tidegate.publish.composites_added import add_composites
 from tidegate.publish.dialects import render_signals
+from tidegate.publish.exporter.composites import add_composites
+from tidegate.publish.exporter.fetches import Fetched
 from tidegate.publish.families import Kind, MetricFamily
-from tidegate.publish.fetches import Fetched
 from tidegate.publish.prometheus import PrometheusBackend
 from tidegate.scrape.probe import Scrape
 

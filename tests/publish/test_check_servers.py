@@ -14,7 +14,7 @@ from processes import free_port, until
 from servers import listening_port
 from tidegate.protocol.engines import ENGINES
 from tidegate.protocol.errors import ConfigError
-from tidegate.publish import check
+from tidegate.publish.check import checking
 from tidegate.publish.check.checking import CheckOptions, check_servers
 from tidegate.publish.check.report import ServerReport, as_document, exit_status
 
@@ -431,7 +431,7 @@ async def test_load_headers_are_asked_for_on_plain_and_streamed_answers(
 async def test_a_server_that_stands_still_while_requests_finish_is_found_by_watching_it(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "WATCH_INTERVAL_S", 0.02)
+    monkeypatch.setattr(checking, "WATCH_INTERVAL_S", 0.02)
     finished = iter(range(10_000))
 
     async def frozen(_: web.Request) -> web.Response:
@@ -449,7 +449,7 @@ async def test_a_server_that_stands_still_while_requests_finish_is_found_by_watc
 async def test_what_moved_is_told_even_of_a_server_that_fails_now_and_then(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "WATCH_INTERVAL_S", 0.02)
+    monkeypatch.setattr(checking, "WATCH_INTERVAL_S", 0.02)
     asked = 0
 
     async def moving(_: web.Request) -> web.Response:

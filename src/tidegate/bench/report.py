@@ -59,7 +59,7 @@ class RunSummary:
 def summarize(name: str, results: Sequence[RequestResult]) -> RunSummary:
     """Return the summary of one run called `name`."""
     succeeded = [result for result in results if result.error is None]
-    errors = Counter(_kind(result) for result in results if result.error is not None)
+    errors = Counter(error_kind(result) for result in results if result.error is not None)
     served = Counter(result.served_by for result in results if result.served_by is not None)
     began = min((result.at_s for result in results), default=0.0)
     ended = max((result.at_s + result.e2e_s for result in results), default=0.0)
@@ -146,7 +146,7 @@ def _sign(difference: float) -> int:
     return (difference > 0) - (difference < 0)
 
 
-def _kind(result: RequestResult) -> str:
+def error_kind(result: RequestResult) -> str:
     return f"status {result.status}" if result.error is ErrorKind.STATUS else str(result.error)
 
 

@@ -1,7 +1,6 @@
 """`tidegate bench`: measurements, each with a table that says which way it went."""
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,23 +12,24 @@ from rich.console import Console
 from tidegate.bench.demo import DemoPlan, run_demo
 from tidegate.bench.scrape import ScrapeFigures, ScrapePlan, measure_scraping
 from tidegate.bench.scrape_report import render_figures
+from tidegate.cli.bench_load import INTERRUPTED, load
+from tidegate.cli.files import check_writable, write_file
 from tidegate.cli.options import parse_amount, whole
 from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.envoy.binary import find_envoy
 from tidegate.gateway.local import working_directory
 from tidegate.protocol.errors import ConfigError
 
-INTERRUPTED = 130
-"""Exit status of a measurement that was ended early, as shells have it for Ctrl-C."""
 MAX_ENDPOINTS = 5000
 MAX_RATE_HZ = 100.0
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+app.command()(load)
 
 
 @app.callback()
 def bench() -> None:
-    """Measure: simulated servers, real Envoy, real HTTP."""
+    """Measure: your servers or simulated ones, real Envoy, real HTTP."""
 
 
 @app.command()
@@ -83,7 +83,7 @@ def scrape(
     if not seconds:
         raise ConfigError("nothing is measured in 0 s", fix="Use 1 or more.", key="--seconds")
     if json is not None:
-        _check_writable(json)
+        check_writable(json, key="--json")
     plan = ScrapePlan(endpoints=endpoints, rate_hz=rate, seconds=seconds)
     console = Console()
     with working_directory() as directory:
@@ -95,28 +95,9 @@ def scrape(
         console.print()
         console.print(part, highlight=False, soft_wrap=isinstance(part, str) and not console.is_terminal)
     if json is not None:
-        _write(json, figures)
+        write_file(json, msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n", key="--json")
 
 
 async def _scrape(plan: ScrapePlan, directory: Path, console: Console) -> ScrapeFigures:
     cancel_on_signals()
     return await measure_scraping(plan, directory=directory, say=console.print)
-
-
-def _write(file: Path, figures: ScrapeFigures) -> None:
-    try:
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")
-    except OSError as error:
-        raise _cannot_write(file, error.strerror or str(error)) from error
-
-
-def _check_writable(file: Path) -> None:
-    """Raise ConfigError where no such file can be written: better now than in a minute."""
-    if file.is_dir():
-        raise _cannot_write(file, "it is a directory")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise _cannot_write(file, "it may not be written" if file.parent.is_dir() else f"there is no {file.parent}")
-
-
-def _cannot_write(file: Path, problem: str) -> ConfigError:
-    return ConfigError(f"cannot write {file}: {problem}", fix="Give another path.", key="--json")

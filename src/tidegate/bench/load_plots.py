@@ -1,0 +1,153 @@
+"""A load run as pictures: TTFT over time, how latencies are distributed, what was under way. Needs matplotlib.
+
+Bench: LoadFigures → **PNG**.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tidegate.bench.load_compare import Floats
+from tidegate.bench.load_figures import concurrency
+from tidegate.bench.load_report import describe_plan
+from tidegate.bench.load_run import MEASURES, LoadFigures
+from tidegate.bench.results import RequestResult
+
+COLOURS = ("#0072b2", "#d55e00")
+"""Told apart by the colour-blind, too."""
+FAILED = "#555555"
+DPI = 120
+FARTHEST_LIMIT = 1.5
+"""An objective is drawn up to so many times the longest duration."""
+LONG_NAMES = {"ttft": "Time to first token", "tpot": "Time per output token", "e2e": "End to end"}
+
+
+def write_plots(figures: LoadFigures, directory: Path) -> list[Path]:
+    """Draw all pictures into `directory`; returns their files. Raises OSError."""
+    drawings: Sequence[tuple[str, Callable[[LoadFigures], Figure]]] = (
+        ("ttft-over-time.png", draw_ttft_over_time),
+        ("latencies.png", draw_distributions),
+        ("load-over-time.png", draw_load_over_time),
+    )
+    files = []
+    for name, draw in drawings:
+        files.append(directory / name)
+        draw(figures).savefig(files[-1], dpi=DPI)
+    return files
+
+
+def draw_ttft_over_time(figures: LoadFigures) -> Figure:
+    """Return each request's time to first token, and the failures, by when it was due."""
+    figure = _figure(figures, height=4.5)
+    axes = figure.subplots()
+    for place, target in enumerate(figures.targets):
+        results = figures.results[place]
+        answered = [result for result in results if result.error is None and result.ttft_s is not None]
+        axes.scatter(
+            [result.at_s for result in answered],
+            [1000 * (result.ttft_s or 0.0) for result in answered],
+            s=9,
+            alpha=0.6,
+            linewidths=0,
+            color=COLOURS[place],
+            label=f"{target.name} ({len(answered):,})",
+        )
+    failed = [result.at_s for results in figures.results for result in results if result.error is not None]
+    if failed:
+        # At the foot of the axes, whatever their scale.
+        axes.scatter(
+            failed,
+            [0.02] * len(failed),
+            marker="x",
+            s=18,
+            color=FAILED,
+            transform=axes.get_xaxis_transform(),
+            label=f"failed ({len(failed):,})",
+        )
+    _label(axes, x="due, seconds since the start", y="time to first token, ms")
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return figure
+
+
+def draw_distributions(figures: LoadFigures) -> Figure:
+    """Return what share of the answered requests was at least so quick, for each measure."""
+    figure = _figure(figures, height=4.5, width=12)
+    for axes, measure in zip(figure.subplots(1, len(MEASURES), sharey=True), MEASURES, strict=True):
+        for place, target in enumerate(figures.targets):
+            values = _milliseconds(figures.results[place], f"{measure}_s")
+            if len(values):
+                shares = np.arange(1, len(values) + 1) / len(values)
+                axes.step(values, shares, where="post", color=COLOURS[place], linewidth=1.6, label=target.name)
+        for share in (0.5, 0.9, 0.99):
+            axes.axhline(share, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=0)
+        _mark_limit(axes, getattr(figures.setup.slo, f"{measure}_s", None))
+        _label(axes, x=f"{LONG_NAMES[measure].lower()}, ms", y="share of requests" if measure == "ttft" else "")
+        axes.set_title(LONG_NAMES[measure], fontsize=10)
+        axes.set_xlim(left=0)
+        axes.set_ylim(0, 1.01)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 0.9, 0.99], ["0", "0.25", "0.5", "0.75", "0.9", "0.99"])
+        if axes.get_legend_handles_labels()[0]:
+            _legend(axes, place="lower right")
+    return figure
+
+
+def draw_load_over_time(figures: LoadFigures) -> Figure:
+    """Return the arrivals of each second, and how many requests were under way."""
+    figure = _figure(figures, height=6)
+    above, below = figure.subplots(2, 1, sharex=True)
+    due = [result.at_s for results in figures.results for result in results]
+    if due:
+        first, last = int(min(due)), int(max(due)) + 1
+        counts, edges = np.histogram(due, bins=np.arange(first, last + 1))
+        above.stairs(counts, edges, fill=True, alpha=0.5, color=FAILED)
+    above.axhline(figures.setup.plan.rate_per_s, color="black", linewidth=0.8, linestyle="--", label="rate asked for")
+    _label(above, x="", y="arrivals, requests/s")
+    _legend(above)
+    for place, target in enumerate(figures.targets):
+        times, under_way = concurrency(figures.results[place])
+        below.step(times, under_way, where="post", color=COLOURS[place], linewidth=1.2, label=target.name)
+    _label(below, x="seconds since the start", y="requests under way")
+    above.set_ylim(bottom=0)
+    below.set_ylim(bottom=0)
+    _legend(below)
+    return figure
+
+
+def _figure(figures: LoadFigures, *, height: float, width: float = 9.0) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    label = figures.setup.label
+    figure.suptitle(f"{label}\n{_titled(figures)}" if label else _titled(figures), fontsize=9)
+    return figure
+
+
+def _titled(figures: LoadFigures) -> str:
+    # Two lines: one would be wider than the picture.
+    return describe_plan(figures.setup.plan).replace("; ", "\n", 1)
+
+
+def _milliseconds(results: Sequence[RequestResult], field: str) -> Floats:
+    values = [getattr(result, field) for result in results if result.error is None]
+    return np.sort([1000 * value for value in values if value is not None])
+
+
+def _mark_limit(axes: Axes, limit_s: float | None) -> None:
+    # One that is far away would squeeze the curves to nothing.
+    if limit_s is not None and 1000 * limit_s <= FARTHEST_LIMIT * axes.get_xlim()[1]:
+        label = f"objective, {1000 * limit_s:g} ms"
+        axes.axvline(1000 * limit_s, color="#009e73", linewidth=1, linestyle="--", label=label)
+
+
+def _label(axes: Axes, *, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(visible=True, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(axes: Axes, place: Literal["best", "lower right"] = "best") -> None:
+    axes.legend(loc=place, fontsize=8, framealpha=0.9)

@@ -58,6 +58,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=HERE / "models", help="the model repository")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv-triton", help="where Triton is installed")
     parser.add_argument("--prepare", action="store_true", help="install Triton, do not run it")
+    parser.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of tritonserver")
     return parser.parse_args(argv)
 
 
@@ -126,6 +127,7 @@ def arguments(server: Path, package: Path, options: argparse.Namespace) -> list[
         *ports,
         "--allow-gpu-metrics=false",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+        *options.options,
     ]
 
 

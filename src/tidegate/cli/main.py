@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from tidegate import __version__
 from tidegate.protocol.errors import TidegateError
 
-COMMANDS = ("up", "picker", "exporter", "check", "sim", "bench")
+COMMANDS = ("up", "picker", "exporter", "frontend", "check", "sim", "bench")
 """In the order of --help. Each is a module of this package that holds a `typer.Typer` called `app`."""
 
 USAGE_ERROR = 2

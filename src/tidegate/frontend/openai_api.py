@@ -96,6 +96,8 @@ class OpenAiApi:
 
     def _check(self, body: CompletionBody | ChatBody) -> None:
         if body.model not in self._generator.models():
+            if not self._generator.ready():
+                raise ApiError("This server is not ready, and does not know its models", status=503)
             message = f"The model {body.model[:200]!r} does not exist here. Use one of GET /v1/models"
             raise ApiError(message, status=404, param="model", code="model_not_found")
         body.refuse_what_cannot_be_done()

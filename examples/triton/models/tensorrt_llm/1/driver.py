@@ -22,13 +22,19 @@ from tidegate.simulator.statistics import render_statistics
 
 
 class Client(Protocol):
-    """Whoever waits for an answer. Called from the driver's thread; `fail` or a last `send` comes once, at the end."""
+    """Whoever waits for an answer. Called from the driver's thread.
+
+    At the end comes, once, a last `send`, `refuse` or `fail`.
+    """
 
     def has_left(self) -> bool:
         """Return whether nobody wants the answer any more."""
 
     def send(self, text: str, *, last: bool) -> None:
         """Pass on the next part of the answer."""
+
+    def refuse(self, problem: str) -> None:
+        """Say that the request itself is wrong."""
 
     def fail(self, problem: str) -> None:
         """End the answer with an error."""
@@ -121,7 +127,7 @@ class Driver:
         try:
             self._manager.submit(request, time.monotonic())
         except (RequestTooLongError, ValueError) as error:
-            job.client.fail(str(error))
+            job.client.refuse(str(error))
         else:
             self._running[request_id] = _Running(job, len(token_ids), Answer(token_ids))
 

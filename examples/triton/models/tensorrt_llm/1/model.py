@@ -67,9 +67,16 @@ class TritonClient:
         flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if last else 0
         self._sender.send(pb_utils.InferenceResponse(output_tensors=outputs), flags=flags)
 
+    def refuse(self, problem: str) -> None:
+        """Send an error that is the client's."""
+        self._end(pb_utils.TritonError(problem, pb_utils.TritonError.INVALID_ARG))
+
     def fail(self, problem: str) -> None:
         """Send an error as the last response: without one Triton would count the request as running for ever."""
-        response = pb_utils.InferenceResponse(error=pb_utils.TritonError(problem))
+        self._end(pb_utils.TritonError(problem))
+
+    def _end(self, error: Any) -> None:
+        response = pb_utils.InferenceResponse(error=error)
         self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 

@@ -115,6 +115,14 @@ def test_what_is_no_array_of_statistics_is_refused(bad: bytes) -> None:
         IterationStatistics().parse(bad, 7.0)
 
 
+def test_a_time_beyond_all_numbers_is_passed_over() -> None:
+    ended = {"stage": "GENERATION_COMPLETE", "disServingStats": {"kvCacheTransferMS": 10**400}}
+
+    signals = IterationStatistics().parse(body(row(active=6, scheduled=4, requestStats=[ended])), 7.0)
+
+    assert signals.queued_requests == 2
+
+
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

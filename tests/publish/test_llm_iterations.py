@@ -160,7 +160,10 @@ def test_every_iteration_counts_for_the_transfers_of_disaggregated_serving() -> 
     assert seen == [(2, 9.5), (3, 10.5), (3, 10.5)]
 
 
-@pytest.mark.parametrize("requests", [None, [], "all", [None], [{}], [transfer(None)], [transfer(-1)], [transfer("7")]])
+@pytest.mark.parametrize(
+    "requests",
+    [None, [], "all", [None], [{}], [transfer(None)], [transfer(-1)], [transfer("7")], [transfer(10**400)]],
+)
 def test_without_figures_of_transfers_there_is_no_disaggregated_serving(requests: object) -> None:
     statistics = LlmIterations().take([row(active=1, requestStats=requests)], 0)
 

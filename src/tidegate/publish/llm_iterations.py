@@ -15,6 +15,7 @@ from tidegate.publish.statistics import (
     at_rest,
     combine_ranks,
     emptied,
+    parse_figure,
     parse_statistics,
 )
 
@@ -103,8 +104,8 @@ class LlmIterations:
             if not isinstance(request, Mapping) or request.get("stage") != _ENDED:
                 continue
             transfer = request.get("disServingStats")
-            milliseconds = transfer.get("kvCacheTransferMS") if isinstance(transfer, Mapping) else None
-            if isinstance(milliseconds, int | float) and 0 <= milliseconds < float("inf"):
+            milliseconds = parse_figure(transfer.get("kvCacheTransferMS")) if isinstance(transfer, Mapping) else None
+            if milliseconds is not None:
                 self._transfer_ms += milliseconds
                 self._transfers += 1
 

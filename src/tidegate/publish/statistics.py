@@ -150,7 +150,7 @@ def parse_statistics(raw: Mapping[str, Any]) -> BatchManagerStatistics:
         tokens_per_kv_block=_count(kv.get("tokensPerBlock"), raw.get("Tokens per KV cache block")),
         reused_kv_blocks=_count(kv.get("reusedBlocks"), raw.get("Reused KV cache blocks")),
         kv_utilization=utilization,
-        kv_transfer_ms_total=_number(raw.get("KV cache transfer time")),
+        kv_transfer_ms_total=parse_figure(raw.get("KV cache transfer time")),
         disaggregated_requests_total=_count(raw.get("Request count")),
         inflight_context_tokens=_count(inflight.get("numCtxTokens"), named_inflight.get("Total Context Tokens")),
         generation_requests=_count(inflight.get("numGenRequests"), raw.get("Generation Requests")),
@@ -213,7 +213,8 @@ def _is_static_batching(raw: Mapping[str, Any]) -> bool:
     return not any(name in raw for name in _INFLIGHT_NAMES) and any(name in raw for name in _STATIC_NAMES)
 
 
-def _number(value: object) -> float | None:
+def parse_figure(value: object) -> float | None:
+    """Return a figure that a server can mean; None for what is no number, negative, NaN or out of range."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     # NaN fails both comparisons, and Infinity the second.
@@ -223,14 +224,14 @@ def _number(value: object) -> float | None:
 def _count(*spellings: object) -> int | None:
     """Return the first of `spellings` that is a whole number."""
     for value in spellings:
-        number = _number(value)
+        number = parse_figure(value)
         if number is not None and number == int(number):
             return int(number)
     return None
 
 
 def _ratio(value: object) -> float | None:
-    number = _number(value)
+    number = parse_figure(value)
     return number if number is not None and number <= 1 else None
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tidegate.protocol.engines import ENGINES, detect_engine
@@ -72,6 +73,18 @@ def test_of_its_own_it_says_that_the_server_is_up_and_how_old_its_word_is() -> N
     }
 
 
+def test_behind_openmetrics_they_are_openmetrics_too() -> None:
+    status = render_status(Fetched(scrape_of("vllm/idle.txt"), None, took_s=0.02, ended_at=7.0), {"ok": 3}, now=7.5)
+
+    families = list(parse_openmetrics(join(b"# TYPE a gauge\na 1\n# EOF\n", status).decode()))
+
+    assert ("tidegate_exporter_scrapes", "counter") in [(family.name, family.type) for family in families]
+
+
+def test_a_filter_keeps_a_carriage_return_in_a_label() -> None:
+    assert only(b'# TYPE a gauge\na{x="1\r2"} 1\nb 2\n', ["a"]) == b'# TYPE a gauge\na{x="1\r2"} 1\n'
+
+
 def test_a_filter_leaves_whole_families_of_exactly_these_names() -> None:
     text = b'# HELP a A.\n# TYPE a gauge\na{x="b "} 1\na 2\n# TYPE ab gauge\nab 3\n# TYPE b gauge\nb 4\n'
 
@@ -87,6 +100,9 @@ def test_a_filter_leaves_whole_families_of_exactly_these_names() -> None:
         (b"", b"b 2\n"),
         (b"a 1\n# EOF\n", b"a 1\nb 2\n# EOF\n"),
         (b"# EOF\n", b"b 2\n# EOF\n"),
+        (b"a 1\n# EOF", b"a 1\nb 2\n# EOF\n"),
+        (b"# HELP a Not the end: # EOF\na 1\n", b"# HELP a Not the end: # EOF\na 1\nb 2\n"),
+        (b"# HELP a # EOF\n", b"# HELP a # EOF\nb 2\n"),
     ],
 )
 def test_two_expositions_make_one(first: bytes, joined: bytes) -> None:

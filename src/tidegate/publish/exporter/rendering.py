@@ -3,6 +3,7 @@
 Publishing path: Fetched → **exposition**, with series of the exporter's own about the fetch.
 """
 
+import re
 from collections.abc import Collection, Mapping
 
 from tidegate.protocol.engines import EngineMapping
@@ -14,8 +15,9 @@ from tidegate.publish.families import Kind, MetricFamily
 from tidegate.publish.prometheus import PrometheusBackend
 from tidegate.scrape.probe import Scrape
 
-_END = b"# EOF\n"
-"""How an OpenMetrics exposition ends."""
+_END = b"# EOF"
+"""The last line of an OpenMetrics exposition."""
+_COUNTER = re.compile(rb"^(# (?:HELP|TYPE) \S+)_total ", re.MULTILINE)
 
 _UP = ("up", "Whether the last scrape of the server gave its load.", Kind.GAUGE)
 _SCRAPE = ("scrape_seconds", "How long the last scrape of the server took.", Kind.GAUGE)
@@ -54,16 +56,19 @@ def render_status(last: Fetched | None, counts: Mapping[str, int], *, now: float
 
 
 def join(exposition: bytes, added: bytes) -> bytes:
-    """Return one exposition of two."""
-    end = _END if exposition.endswith(_END) else b""
-    body = exposition[: len(exposition) - len(end)]
-    return body + (b"" if body.endswith(b"\n") or not body else b"\n") + added + end
+    """Return one exposition of two, in the format of the first. `added`: in the text format, as ours are."""
+    body = exposition.removesuffix(b"\n")
+    if body == _END or body.endswith(b"\n" + _END):
+        body = body.removesuffix(_END).removesuffix(b"\n")
+        added = _COUNTER.sub(rb"\1 ", added) + _END + b"\n"  # OpenMetrics announces counters without the suffix.
+    return body + (b"\n" if body else b"") + added
 
 
 def only(exposition: bytes, names: Collection[str]) -> bytes:
     """Return the lines of some families of an exposition of ours."""
     wanted = {name.encode() for name in names}
-    return b"".join(line for line in exposition.splitlines(keepends=True) if _name(line) in wanted)
+    # Not splitlines: a label's text may hold a carriage return.
+    return b"".join(line + b"\n" for line in exposition.split(b"\n") if line and _name(line) in wanted)
 
 
 def _name(line: bytes) -> bytes:

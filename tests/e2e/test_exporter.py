@@ -151,6 +151,30 @@ async def test_the_json_of_trtllm_serve_is_read_when_its_url_is_given(cancelled:
         await until(is_idle)
 
 
+async def test_a_server_that_restarts_is_not_idle_because_the_one_before_it_was() -> None:
+    port = free_port()
+    options = ("--iteration-ms", "20", "--engine", "trtllm-serve")
+    async with contextlib.AsyncExitStack() as stack:
+        server, base = await stack.enter_async_context(sim(*options, port=port))
+        _, url = await stack.enter_async_context(exporter("--scrape", f"{base}/metrics"))
+        await complete(base, max_tokens=2)
+
+        async def has(status: int) -> bool:
+            return (await get(url))[0] == status
+
+        await until(lambda: has(200))
+        server.process.kill()
+        await server.process.wait()
+        await until(lambda: has(502))
+        await stack.enter_async_context(sim(*options, port=port))
+
+        async def answers() -> str:
+            text = (await get(url))[1]
+            return "" if "refused" in text else text
+
+        assert "no iteration statistics yet" in (await until(answers)).splitlines()[0]
+
+
 async def complete(server: str, *, max_tokens: int = 500) -> None:
     body = {"model": "tensorrt_llm", "prompt": "tide", "max_tokens": max_tokens}
     async with aiohttp.request("POST", f"{server}/v1/completions", json=body) as answer:

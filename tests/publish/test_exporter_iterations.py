@@ -81,6 +81,17 @@ def test_after_the_iteration_that_ended_the_last_requests_the_server_is_idle_for
     assert statistics.parse(b"[]", 9000.0) == load(queued=0, running=0, kv=0.0, at=9000.0)
 
 
+def test_of_a_server_that_comes_after_it_nothing_is_known() -> None:
+    statistics = IterationStatistics()
+    statistics.parse(body(row(active=2, scheduled=2, used=90, numCompletedRequests=2)), 7.0)
+    statistics.parse(b"[]", 7.1)
+
+    statistics.forget()
+
+    with pytest.raises(ScrapeError, match="no iteration statistics yet"):
+        statistics.parse(b"[]", 7.2)
+
+
 def test_requests_that_ended_in_earlier_iterations_are_no_longer_there_after_a_second() -> None:
     statistics = IterationStatistics()
     # The overlap scheduler counts a request once more in the iteration after the one that reported its end.

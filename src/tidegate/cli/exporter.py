@@ -68,15 +68,17 @@ def exporter(
       tidegate exporter --scrape http://localhost:8000 --as vllm
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    statistics = IterationStatistics()
     source = ExpositionSource(
         _places(parse_url(scrape)),
         engine=None if engine == AUTO else engine_named(engine),
         timeout_s=TIMEOUT_S,
         clock=time.monotonic,
-        parse_statistics=IterationStatistics().parse,
+        parse_statistics=statistics.parse,
     )
     with contextlib.suppress(asyncio.CancelledError):
-        uvloop.run(_serve(source, _target(published_as), Address(host=host, port=port), scrape))
+        fetches = Fetches(source, time.monotonic, forget=statistics.forget)
+        uvloop.run(_serve(fetches, _target(published_as), Address(host=host, port=port), scrape))
 
 
 def _places(url: HttpUrl) -> list[HttpUrl]:
@@ -93,9 +95,8 @@ def _target(name: str) -> EngineMapping | None:
     return engine_named(name) if name else None
 
 
-async def _serve(source: ExpositionSource, target: EngineMapping | None, address: Address, url: str) -> None:
+async def _serve(fetches: Fetches, target: EngineMapping | None, address: Address, url: str) -> None:
     cancel_on_signals()
-    fetches = Fetches(source, time.monotonic)
     application = exporter_app(fetches, target, clock=time.monotonic, wall_clock=time.time)
     async with serving_http(application, [address]) as [bound], asyncio.TaskGroup() as tasks:
         names = f" in the names of {target.name}" if target else ""

@@ -33,9 +33,11 @@ class Fetched:
 class Fetches:
     """Those of one server: `run` does them, `latest` asks for one."""
 
-    def __init__(self, source: ExpositionSource, clock: Callable[[], float]) -> None:
+    def __init__(self, source: ExpositionSource, clock: Callable[[], float], *, forget: Callable[[], None]) -> None:
+        """`forget`: called when the server is gone; what it said before is not true of the one that comes next."""
         self._source = source
         self._clock = clock
+        self._forget = forget
         self._wanted = asyncio.Event()
         self._done = asyncio.Event()
         self._last: Fetched | None = None
@@ -80,6 +82,8 @@ class Fetches:
             scrape = await self._source.read()
         except ScrapeError as problem:
             error = problem
+            if problem.unreachable:
+                self._forget()
         ended_at = self._clock()
         return Fetched(scrape, error, ended_at - started_at, ended_at)
 

@@ -24,6 +24,10 @@ class IterationStatistics:
     """Reads one answer after the other, and remembers what they add up to."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: a server that restarts without statistics would else count as idle for ever."""
         self._iterations = LlmIterations()
         self._known: BatchManagerStatistics | None = None
         self._observed_at = 0.0

@@ -201,10 +201,13 @@ def test_a_triton_without_metrics_costs_one_line() -> None:
 def test_stopping_leaves_no_thread_and_may_be_repeated() -> None:
     before = threading.active_count()
     llm = StandInLLM()
-    with polling(llm) as (poller, _, lines):
+    with polling(llm) as (poller, published, lines):
         assert threading.active_count() == before + 1
+        assert requests(published) == ZEROS
         poller.stop()
         assert threading.active_count() == before
+        assert published.values == {}
+        poller.stop()
     assert lines == []
 
 
@@ -214,7 +217,7 @@ def test_what_was_never_started_can_be_stopped() -> None:
 
 def test_an_llm_that_hangs_does_not_hold_up_the_end() -> None:
     llm = StandInLLM()
-    with polling(llm) as (poller, _, lines):
+    with polling(llm) as (poller, published, lines):
         llm.answers.clear()
         looks = llm.looks
         until(lambda: llm.looks > looks)
@@ -222,3 +225,9 @@ def test_an_llm_that_hangs_does_not_hold_up_the_end() -> None:
         poller.stop()
         assert time.monotonic() - start < STOP_TIMEOUT_S + 1
         assert "has not answered" in lines[0]
+
+        llm.pending.append(row(active=3))
+        llm.answers.set()
+        poller.stop()
+        assert llm.pending == []
+        assert published.values == {}

@@ -94,6 +94,7 @@ class LlmPoller:
             self._thread.join(STOP_TIMEOUT_S)
         if self._thread.is_alive():
             self._log.warn(f"the LLM has not answered for {STOP_TIMEOUT_S:g} s: its statistics are not waited for")
+        self._known = self._reporter = None
 
     def served(self) -> None:
         """Note that a request has ended, so that there must be iterations. To be called from any thread."""
@@ -107,7 +108,10 @@ class LlmPoller:
 
     def _look(self) -> None:
         now = time.monotonic()
-        news = self._iterations.take(self._llm.get_stats(timeout=0) or (), now)
+        rows = self._llm.get_stats(timeout=0) or ()
+        if self._stopping.is_set():
+            return  # `stop` may not have waited for an answer that took so long.
+        news = self._iterations.take(rows, now)
         if news is not None:
             self._known = news
         elif self._is_silent(now):

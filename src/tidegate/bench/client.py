@@ -5,6 +5,7 @@ would not wait for each other.
 """
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -157,7 +158,7 @@ class _Request:
             error, detail = ErrorKind.MALFORMED, str(malformed)
         except (aiohttp.ClientError, OSError) as failure:
             error = ErrorKind.CONNECT if self._status is None else ErrorKind.TRUNCATED
-            detail = str(failure) or type(failure).__name__
+            detail = failure_words(failure)
         return self._result(began, late_s, error, detail)
 
     async def _exchange(self) -> tuple[ErrorKind | None, str]:
@@ -195,3 +196,12 @@ class _Request:
             prompt_tokens=None if stream.usage is None else stream.usage.prompt_tokens,
             cached_tokens=None if stream.usage is None else stream.usage.cached_tokens,
         )
+
+
+def failure_words(failure: aiohttp.ClientError | OSError) -> str:
+    """Return what went wrong, in words."""
+    cause = failure.os_error if isinstance(failure, aiohttp.ClientConnectorError) else failure
+    # Of the system's own errors aiohttp tells in terms of its Python calls.
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno)
+    return str(failure) or type(failure).__name__

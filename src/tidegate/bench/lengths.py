@@ -19,9 +19,9 @@ LONGEST_PER_MEDIAN = 20
 
 GRAMMAR = "Use 256, 100..500 (evenly spread) or lognormal:200,0.8 (median, sigma)."
 
-_NUMBER = re.compile(r"(\d{1,9})")
-_RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
-_LOG_NORMAL = re.compile(r"lognormal:(\d{1,9}),(\d{1,9}(?:\.\d{1,9})?)")
+_NUMBER = re.compile(r"(\d{1,9})", re.ASCII)
+_RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})", re.ASCII)
+_LOG_NORMAL = re.compile(r"lognormal:(\d{1,9}),(\d{1,9}(?:\.\d{1,9})?)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,8 @@ class TargetFigures:
     e2e: Durations | None
     output_tokens: int
     """Of failed requests, too."""
+    tokens_per_answer: float
+    """Output tokens of a request that succeeded, on average."""
     counted_by_server: int
     """Requests whose tokens the server counted; those of the others are events with text."""
     input_tokens: int | None
@@ -167,6 +169,7 @@ def figures_of(name: str, target: Target, results: Sequence[RequestResult], *, s
         tpot=durations_of([result.tpot_s for result in succeeded]),
         e2e=durations_of([result.e2e_s for result in succeeded]),
         output_tokens=sum(result.output_tokens for result in results),
+        tokens_per_answer=sum(result.output_tokens for result in succeeded) / max(1, len(succeeded)),
         counted_by_server=sum(result.counted for result in results),
         input_tokens=sum(prompts) if prompts else None,
         cached_tokens=sum(cached) if cached else None,

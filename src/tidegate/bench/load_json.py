@@ -85,6 +85,7 @@ def _target(target: TargetFigures) -> Json:
         "kept_slo": target.kept_slo,
         "goodput_per_s": target.goodput_per_s,
         "output_tokens": target.output_tokens,
+        "tokens_per_answer": target.tokens_per_answer,
         "requests_counted_by_server": target.counted_by_server,
         "input_tokens": target.input_tokens,
         "cached_tokens": target.cached_tokens,

@@ -24,7 +24,7 @@ _SOURCES = 5
 BURSTY_VARIATION = 2.0
 MAX_VARIATION = math.sqrt(MAX_BURSTINESS)
 
-_BURSTY = re.compile(r"bursty(?::(\d{1,3}(?:\.\d{1,3})?))?")
+_BURSTY = re.compile(r"bursty(?::(\d{1,3}(?:\.\d{1,3})?))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,9 +89,12 @@ def _counts(targets: Sequence[TargetFigures]) -> Table:
     if any(target.kept_slo is not None for target in targets):
         table.add_row("goodput, requests/s", *(_goodput(target) for target in targets))
     table.add_row("output tokens/s", *(f"{target.output_tokens_per_s:,.0f}" for target in targets))
-    table.add_row("output tokens", *(_per_request(target, target.output_tokens) for target in targets))
+    table.add_row(
+        "output tokens",
+        *(f"{target.output_tokens:,} ({target.tokens_per_answer:,.1f} an answer)" for target in targets),
+    )
     if any(target.input_tokens is not None for target in targets):
-        table.add_row("input tokens", *(_per_request(target, target.input_tokens) for target in targets))
+        table.add_row("input tokens", *(_input(target) for target in targets))
     if any(target.cached_tokens is not None for target in targets):
         table.add_row("of them cached", *(_cached(target) for target in targets))
     table.add_row("under way at most", *(f"{target.peak_open:,}" for target in targets))
@@ -109,7 +112,7 @@ def _remarks(figures: LoadFigures) -> Iterator[str]:
     yield from _token_sources(figures.targets)
     for target in figures.targets:
         for kind, detail in target.error_details.items():
-            yield f"{target.name}, {kind}: {_shown(detail)}"
+            yield f"{target.name}, {kind}: {_shown(detail.removeprefix(f'{kind}: '))}"
     if len(figures.targets) == 2:
         yield from _comparison(figures)
     if figures.server_cpu is not None:
@@ -188,7 +191,7 @@ def _signed(seconds: float) -> str:
 
 def _digits(seconds: float) -> int:
     """Return how many digits after the point of milliseconds are worth showing."""
-    return 0 if abs(seconds) >= 0.1 else 1 if abs(seconds) >= 0.01 else 2
+    return 0 if abs(seconds) >= 0.1 else 1 if abs(seconds) >= 0.01 else 2 if abs(seconds) >= 0.001 else 3
 
 
 def _failures(target: TargetFigures) -> str:
@@ -202,10 +205,10 @@ def _goodput(target: TargetFigures) -> str:
     return f"{target.goodput_per_s:,.2f} ({target.kept_slo / max(1, target.requests):.1%} kept it)"
 
 
-def _per_request(target: TargetFigures, tokens: int | None) -> str:
-    if tokens is None:
+def _input(target: TargetFigures) -> str:
+    if target.input_tokens is None:
         return "-"
-    return f"{tokens:,} ({tokens / max(1, target.requests):,.1f} a request)"
+    return f"{target.input_tokens:,} ({target.input_tokens / max(1, target.counted_by_server):,.1f} a prompt)"
 
 
 def _cached(target: TargetFigures) -> str:

@@ -3,6 +3,7 @@
 import aiohttp
 import msgspec
 
+from tidegate.bench.client import failure_words
 from tidegate.protocol.errors import ConfigError
 
 TIMEOUT_S = 10.0
@@ -32,7 +33,7 @@ async def first_model(root: str) -> str:
     except TimeoutError as error:
         raise ConfigError(f"{url} gave no answer within {TIMEOUT_S:g} s", fix=_FIX) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise ConfigError(f"{url} cannot be read: {str(error) or type(error).__name__}", fix=_FIX) from error
+        raise ConfigError(f"{url} cannot be read: {failure_words(error)}", fix=_FIX) from error
     return _parse(body, url)
 
 

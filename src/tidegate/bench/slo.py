@@ -11,7 +11,7 @@ from tidegate.protocol.errors import ConfigError
 
 GRAMMAR = "Use ttft, tpot and e2e with seconds: ttft=0.5,tpot=0.05."
 
-_LIMIT = re.compile(r"(ttft|tpot|e2e)=(\d{1,6}(?:\.\d{1,9})?)")
+_LIMIT = re.compile(r"(ttft|tpot|e2e)=(\d{1,6}(?:\.\d{1,9})?)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -295,6 +295,15 @@ async def test_figures_that_disagree_must_do_so_twice(server: Server, third: str
     assert [finding.rule for finding in report.findings if finding.rule.startswith("waiting")] == rules
 
 
+async def test_reading_the_metrics_of_the_others_is_no_time_that_a_server_took(server: Server) -> None:
+    others = "".join(f'other{{number="{number}"}} {number}\n' for number in range(10_000))
+    server.says("/metrics", SOUND + others)
+
+    reports = await check_servers([f"{server.url}/metrics"] * 8, CheckOptions())
+
+    assert [found(report, "scrape-slow") for report in reports] == [[]] * 8
+
+
 async def test_a_server_that_is_always_slow_is_told_of_and_one_that_was_once_is_not(server: Server) -> None:
     delays = [0.0, 0.15, 0.0]
 

@@ -71,11 +71,11 @@ async def check_servers(urls: Sequence[str], options: CheckOptions) -> list[Serv
         ConfigError: a URL is malformed.
     """
     targets = list(map(_parse_target, urls))
-    turns = asyncio.Semaphore(SERVERS_AT_A_TIME)
+    turns, quiet = asyncio.Semaphore(SERVERS_AT_A_TIME), asyncio.Lock()
 
     async def in_turn(target: _Target) -> ServerReport:
         async with turns:
-            return await _check(target, options)
+            return await _check(target, options, quiet)
 
     async with asyncio.TaskGroup() as tasks:
         checks = [tasks.create_task(in_turn(target), name=f"check {target.text}") for target in targets]
@@ -88,8 +88,8 @@ def _parse_target(text: str) -> _Target:
     return _Target(text, url, parse_url(metrics) if metrics else url)
 
 
-async def _check(target: _Target, options: CheckOptions) -> ServerReport:
-    with open_fetcher(options.timeout_s) as fetcher:
+async def _check(target: _Target, options: CheckOptions, quiet: asyncio.Lock) -> ServerReport:
+    with open_fetcher(options.timeout_s, quiet) as fetcher:
         try:
             place = await fetcher.find(target.metrics, options.engine)
             engine = place.engine or options.engine
@@ -116,8 +116,10 @@ def _of_no_engine(text: str, place: Place) -> ServerReport:
 async def _check_place(
     target: _Target, url: HttpUrl, engine: EngineMapping, fetcher: Fetcher, options: CheckOptions
 ) -> ServerReport:
-    evidence = gather(await fetcher.get(url), engine)
-    verdict = judge_evidence(evidence)
+    answer = await fetcher.get(url)
+    async with fetcher.quiet:
+        evidence = gather(answer, engine)
+        verdict = judge_evidence(evidence)
     findings = await _confirmed(verdict.findings, fetcher, url, engine)
     findings.extend(await _filter(fetcher, url, evidence))
     if engine is _DRAINS and url.path == STATISTICS_PATH:
@@ -143,11 +145,15 @@ async def _check_place(
 async def _confirmed(
     findings: Sequence[Finding], fetcher: Fetcher, url: HttpUrl, engine: EngineMapping
 ) -> list[Finding]:
-    """Drop the findings that chance may have made, unless another look makes them, too."""
+    """Drop the findings that chance may have made, unless another look makes them, too.
+
+    Reading the expositions of other servers is such a chance: it would count as time that this one took.
+    """
     if not any(finding.rule in _OF_CHANCE for finding in findings):
         return list(findings)
     await asyncio.sleep(CONFIRMED_AFTER_S)
-    again = {finding.rule for finding in judge_evidence(gather(await fetcher.get(url), engine)).findings}
+    async with fetcher.quiet:
+        again = {finding.rule for finding in judge_evidence(gather(await fetcher.get(url), engine)).findings}
     return [finding for finding in findings if finding.rule in again or finding.rule not in _OF_CHANCE]
 
 
@@ -160,7 +166,8 @@ async def _filter(fetcher: Fetcher, url: HttpUrl, evidence: Evidence) -> list[Fi
         probe = await fetcher.get_filtered(url, family)
     except ScrapeError as error:
         return [transport.NAME_FILTER.finding(f"name[]={family} is not answered: {error}")]
-    return [transport.judge_filter(probe, evidence.reading)]
+    async with fetcher.quiet:
+        return [transport.judge_filter(probe, evidence.reading)]
 
 
 async def _ask(base_url: str, evidence: Evidence, options: CheckOptions) -> list[Finding]:
@@ -194,7 +201,9 @@ async def _watch(
     failed = 0
     while True:
         try:
-            looks.append(watching.observe(gather(await fetcher.get(url), engine)))
+            answer = await fetcher.get(url)
+            async with fetcher.quiet:
+                looks.append(watching.observe(gather(answer, engine)))
         except ScrapeError:
             failed += 1
         left_s = ends_at - clock()

@@ -46,8 +46,10 @@ class StatisticsFoundError(ScrapeError):
 class Fetcher:
     """The connections to one server. The owner uses `open_fetcher`, which closes them."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, quiet: asyncio.Lock) -> None:
         self._timeout_s = timeout_s
+        self.quiet = quiet
+        """Held while an exposition is read, and by a GET whose time must not be that of reading another one."""
         self._connections: dict[str, HttpConnection] = {}
 
     async def find(self, given: HttpUrl, engine: EngineMapping | None) -> Place:
@@ -140,9 +142,12 @@ class Fetcher:
 
 
 @contextmanager
-def open_fetcher(timeout_s: float) -> Iterator[Fetcher]:
-    """Yield a fetcher whose every GET takes at most `timeout_s`, and close it at the end."""
-    fetcher = Fetcher(timeout_s)
+def open_fetcher(timeout_s: float, quiet: asyncio.Lock) -> Iterator[Fetcher]:
+    """Yield a fetcher whose every GET takes at most `timeout_s`, and close it at the end.
+
+    `quiet`: one for all servers that are checked in this event loop.
+    """
+    fetcher = Fetcher(timeout_s, quiet)
     try:
         yield fetcher
     finally:

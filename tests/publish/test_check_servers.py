@@ -17,6 +17,7 @@ from tidegate.protocol.errors import ConfigError
 from tidegate.publish.check import checking
 from tidegate.publish.check.checking import CheckOptions, check_servers
 from tidegate.publish.check.report import ServerReport, as_document, exit_status
+from tidegate.scrape import probe
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -71,7 +72,8 @@ class Server:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    monkeypatch.setattr(probe, "TRITON_METRICS_PORT", free_port())  # A Triton may run on this machine.
     serving = Server()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", serving.handle)
@@ -241,7 +243,7 @@ async def test_places_that_have_nothing_are_all_named(server: Server) -> None:
     [message] = found(report, "not-an-exposition")
     assert f"{server.url}/prometheus/metrics: status 404" in message
     assert f"{server.url}/metrics: status 404" in message
-    assert "http://127.0.0.1:8002/metrics: " in message
+    assert f"http://127.0.0.1:{probe.TRITON_METRICS_PORT}/metrics: " in message
 
 
 async def test_metrics_of_no_engine_are_not_conformant(server: Server) -> None:

@@ -99,10 +99,10 @@ class EngineMapping:
     def families(self) -> frozenset[str]:
         """Names of all families that any of the signals may come from."""
         signals = (self.queued_requests, self.running_requests, self.kv_utilization, self.block_size, self.num_blocks)
-        selectors = [selector for sources in signals for source in sources for selector in _selectors(source)]
+        sources: list[Source | LoraLabels] = [source for of_signal in signals for source in of_signal]
         if self.lora is not None:
-            selectors.append(self.lora.selector)
-        return frozenset(selector.family for selector in selectors)
+            sources.append(self.lora)
+        return frozenset(selector.family for source in sources for selector in selectors(source))
 
 
 def detect_engine(exposition: bytes) -> EngineMapping | None:
@@ -131,7 +131,8 @@ def engine_named(name: str) -> EngineMapping:
     return engine
 
 
-def _selectors(source: Source) -> tuple[Selector, ...]:
+def selectors(source: Source | LoraLabels) -> tuple[Selector, ...]:
+    """Return the series that a source is made of."""
     match source:
         case WaitingRequests(active=active, scheduled=scheduled):
             return active, scheduled

@@ -51,14 +51,15 @@ def _pairs(
     left: Selector, right: Selector, samples: Sequence[Sample], composite: Callable[[int, int], float]
 ) -> Iterator[Reading]:
     """Compose the counts of two selectors that belong together: all their other labels are equal."""
-    partners = {_other_labels(right, sample): sample.value for sample in select(right, samples)}
+    partners = {other_labels(right, sample): sample.value for sample in select(right, samples)}
     for sample in select(left, samples):
-        partner = partners.get(_other_labels(left, sample), math.nan)
+        partner = partners.get(other_labels(left, sample), math.nan)
         known = is_count(sample.value) and is_count(partner)
         yield Reading(sample.labels, composite(int(sample.value), int(partner)) if known else math.nan)
 
 
-def _other_labels(selector: Selector, sample: Sample) -> frozenset[tuple[str, str]]:
+def other_labels(selector: Selector, sample: Sample) -> frozenset[tuple[str, str]]:
+    """Return what a series has besides the labels of its selector: equal where series belong together."""
     return frozenset(sample.labels.items()).difference(selector.labels)
 
 

@@ -12,8 +12,7 @@ from tidegate.protocol.composites import used_fraction, waiting_requests
 from tidegate.protocol.conformance.evidence import Evidence
 from tidegate.protocol.conformance.finding import Finding, Level, Rule
 from tidegate.protocol.engines import SeriesValue, UsedFraction, WaitingRequests
-from tidegate.protocol.exposition import Sample
-from tidegate.protocol.readings import is_count
+from tidegate.protocol.readings import is_count, other_labels
 from tidegate.protocol.selectors import Selector
 
 WAITING = Rule("waiting-inconsistent", Level.ERROR, "Fewer requests wait than active minus scheduled.")
@@ -102,15 +101,12 @@ def _blocks(joined: list[_Joined]) -> Iterator[Finding]:
 def _join(evidence: Evidence, published: Selector, left: Selector, right: Selector) -> Iterator[_Joined]:
     """Yield each series of `published` with its two ingredients, where these are counts."""
     parts = [
-        {_others(selector, sample): sample.value for sample in evidence.select(selector)} for selector in (left, right)
+        {other_labels(selector, sample): sample.value for sample in evidence.select(selector)}
+        for selector in (left, right)
     ]
     for sample in evidence.select(published):
-        others = _others(published, sample)
+        others = other_labels(published, sample)
         values = [part[others] for part in parts if others in part]
         if len(values) == 2 and all(map(is_count, values)) and math.isfinite(sample.value):
             model = ",".join(f"{name}={value}" for name, value in sorted(others))
             yield _Joined(f" ({model})" if model else "", sample.value, int(values[0]), int(values[1]))
-
-
-def _others(selector: Selector, sample: Sample) -> frozenset[tuple[str, str]]:
-    return frozenset(sample.labels.items()).difference(selector.labels)

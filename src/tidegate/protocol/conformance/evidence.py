@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tidegate.protocol.conformance.strict import StrictReading, read_strictly
-from tidegate.protocol.engines import EngineMapping, LoraLabels, Source, UsedFraction, WaitingRequests
+from tidegate.protocol.engines import EngineMapping, Source
 from tidegate.protocol.errors import ScrapeError
 from tidegate.protocol.exposition import Sample
 from tidegate.protocol.load import Load, parse_load
@@ -63,14 +63,3 @@ def gather(answer: Answer, engine: EngineMapping) -> Evidence:
     except ScrapeError as error:
         load, unreadable = Load(LoadSignals(observed_at=0.0), {}), error.problem
     return Evidence(answer, engine, reading, load, unreadable)
-
-
-def selectors(source: Source | LoraLabels) -> tuple[Selector, ...]:
-    """Return the series that a source is made of."""
-    match source:
-        case WaitingRequests(active=active, scheduled=scheduled):
-            return active, scheduled
-        case UsedFraction(used=used, maximum=maximum):
-            return used, maximum
-        case _:
-            return (source.selector,)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from tidegate.protocol.conformance.evidence import OPTIONAL, REQUIRED, Evidence, selectors
+from tidegate.protocol.conformance.evidence import OPTIONAL, REQUIRED, Evidence
 from tidegate.protocol.conformance.finding import Finding, Level, Rule
-from tidegate.protocol.engines import LoraLabels, SeriesLabel, Source
+from tidegate.protocol.engines import LoraLabels, SeriesLabel, Source, selectors
 
 WRONG_TYPE = Rule("wrong-type", Level.ERROR, "A signal's family is declared as something other than a gauge.")
 UNDECLARED = Rule("type-undeclared", Level.WARNING, "A signal's family declares no type.")

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterator
 
-from tidegate.protocol.conformance.evidence import OPTIONAL, REQUIRED, Evidence, selectors
+from tidegate.protocol.conformance.evidence import OPTIONAL, REQUIRED, Evidence
 from tidegate.protocol.conformance.finding import Finding, Level, Rule
 from tidegate.protocol.conformance.sources import render_source
-from tidegate.protocol.engines import SeriesLabel, SeriesValue
+from tidegate.protocol.engines import SeriesLabel, SeriesValue, selectors
 
 MISSING = Rule("signal-missing", Level.ERROR, "A required signal is not published.")
 NOT_YET = Rule(

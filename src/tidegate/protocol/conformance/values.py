@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterator
 
-from tidegate.protocol.conformance.evidence import OPTIONAL, Evidence, selectors
+from tidegate.protocol.conformance.evidence import OPTIONAL, Evidence
 from tidegate.protocol.conformance.finding import Finding, Level, Rule
 from tidegate.protocol.conformance.sources import render_source
-from tidegate.protocol.engines import SeriesLabel
+from tidegate.protocol.engines import SeriesLabel, selectors
 from tidegate.protocol.readings import is_count, readings
 from tidegate.protocol.selectors import Selector
 

@@ -151,6 +151,17 @@ async def test_the_json_of_trtllm_serve_is_read_when_its_url_is_given(cancelled:
         await until(is_idle)
 
 
+async def test_metrics_of_trtllm_serve_without_its_load_are_a_502_that_names_the_options() -> None:
+    async with model_server("a") as server, exporter("--scrape", f"{server.url}/metrics") as (_, url):
+        server.metrics = b"# TYPE trtllm_request_success counter\ntrtllm_request_success_total 1\n"
+
+        status, text = await get(url)
+
+    assert status == 502
+    assert "no request was served" in text.splitlines()[0]
+    assert "return_perf_metrics: true and enable_iter_perf_stats: true" in text.splitlines()[0]
+
+
 async def test_a_server_that_restarts_is_not_idle_because_the_one_before_it_was() -> None:
     port = free_port()
     options = ("--iteration-ms", "20", "--engine", "trtllm-serve")

@@ -17,8 +17,8 @@ from tidegate.protocol.errors import ConfigError
 from tidegate.publish.exporter.app import exporter_app
 from tidegate.publish.exporter.fetches import Fetches
 from tidegate.publish.exporter.iterations import IterationStatistics
-from tidegate.scrape.http import HttpUrl, parse_url
-from tidegate.scrape.probe import ExpositionSource, metrics_urls
+from tidegate.scrape.http import parse_url
+from tidegate.scrape.probe import ExpositionSource, places_before_json
 
 TARGETS = ("vllm", "sglang", "trtllm-serve", "triton-tensorrt-llm")
 """Engines that have a name for each signal which the protocol requires."""
@@ -70,7 +70,7 @@ def exporter(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     statistics = IterationStatistics()
     source = ExpositionSource(
-        _places(parse_url(scrape)),
+        places_before_json(parse_url(scrape)),
         engine=None if engine == AUTO else engine_named(engine),
         timeout_s=TIMEOUT_S,
         clock=time.monotonic,
@@ -79,13 +79,6 @@ def exporter(
     with contextlib.suppress(asyncio.CancelledError):
         fetches = Fetches(source, time.monotonic, forget=statistics.forget)
         uvloop.run(_serve(fetches, _target(published_as), Address(host=host, port=port), scrape))
-
-
-def _places(url: HttpUrl) -> list[HttpUrl]:
-    """Return where to look; without a path at the known places, Prometheus text first: reading JSON takes it away."""
-    if url.path != "/":
-        return [url]
-    return sorted(metrics_urls(url), key=lambda place: place.path != "/prometheus/metrics")
 
 
 def _target(name: str) -> EngineMapping | None:

@@ -22,7 +22,10 @@ FAILURES_BEFORE_PROBING = 3
 STATISTICS_ENGINE = ENGINES["trtllm-serve"]
 """The only server whose load is found as a JSON array of iteration statistics, at its /metrics."""
 
-_TELLS_NOTHING = frozenset({ScrapeFailure.UNREACHABLE, ScrapeFailure.TIMEOUT, ScrapeFailure.EXHAUSTED})
+PATH_BESIDE_JSON = "/prometheus/metrics"
+"""Where that server has its exposition."""
+
+TELLS_NOTHING = frozenset({ScrapeFailure.UNREACHABLE, ScrapeFailure.TIMEOUT, ScrapeFailure.EXHAUSTED})
 """Failures at the serving port after which the other URLs are not tried."""
 
 
@@ -50,10 +53,20 @@ def metrics_urls(serving: HttpUrl) -> tuple[HttpUrl, ...]:
     """
     candidates = [
         HttpUrl(serving.host, serving.port, "/metrics"),
-        HttpUrl(serving.host, serving.port, "/prometheus/metrics"),
+        HttpUrl(serving.host, serving.port, PATH_BESIDE_JSON),
         HttpUrl(serving.host, TRITON_METRICS_PORT, "/metrics"),
     ]
     return tuple(dict.fromkeys(candidates))
+
+
+def places_before_json(given: HttpUrl) -> list[HttpUrl]:
+    """Return where to look for an exposition without first taking statistics in JSON from whoever else reads them.
+
+    A URL with a path is the only place; one without stands for all places that engines have.
+    """
+    if given.path != "/":
+        return [given]
+    return sorted(metrics_urls(given), key=lambda url: url.path != PATH_BESIDE_JSON)
 
 
 class ExpositionSource:
@@ -159,7 +172,7 @@ class ExpositionSource:
                         scrape = await self._read(url)
                     except ScrapeError as error:
                         failures[url] = error
-                        if url.authority == self._serving and error.reason in _TELLS_NOTHING:
+                        if url.authority == self._serving and error.reason in TELLS_NOTHING:
                             break  # A server that is down or hangs has not said that its metrics are elsewhere.
                     else:
                         self._remember(url)
@@ -198,7 +211,10 @@ class ExpositionSource:
             raise ScrapeError("no metrics of any engine known")
         signals = parse_signals(answer.body, engine, observed_at=observed_at)
         if self._parse_statistics is not None and engine is STATISTICS_ENGINE and signals.kv_utilization is None:
-            raise ScrapeError(f"metrics of {engine.name}, but none of its load. Start it with {engine.options}")
+            problem = (
+                f"metrics of {engine.name}, but none of its load: no request was served, or it was started without "
+            )
+            raise ScrapeError(problem + engine.options)
         self._engine = engine
         # Triton lists the families of its TensorRT-LLM backend only once that has loaded: until an engine has shown a
         # KV cache, it may still turn out to be another.

@@ -17,9 +17,10 @@ from tidegate.protocol.engines import ENGINES, EngineMapping
 from tidegate.protocol.errors import ScrapeError
 from tidegate.protocol.signals import LoadSignals
 from tidegate.publish.check.asking import Client, open_session
-from tidegate.publish.check.fetching import STATISTICS_PATH, Fetcher, Place, StatisticsFoundError, open_fetcher
+from tidegate.publish.check.fetching import Fetcher, Place, StatisticsFoundError, open_fetcher
 from tidegate.publish.check.report import ServerReport, not_checked
 from tidegate.scrape.http import HttpUrl, parse_url
+from tidegate.scrape.probe import PATH_BESIDE_JSON
 
 SERVERS_AT_A_TIME = 16
 WATCH_INTERVAL_S = 0.5
@@ -122,7 +123,7 @@ async def _check_place(
         verdict = judge_evidence(evidence)
     findings = await _confirmed(verdict.findings, fetcher, url, engine)
     findings.extend(await _filter(fetcher, url, evidence))
-    if engine is _DRAINS and url.path == STATISTICS_PATH:
+    if engine is _DRAINS and url.path == PATH_BESIDE_JSON:
         findings.append(transport.judge_beside(f"http://{url.authority}/metrics", str(url)))
     if options.api or options.orca:
         findings.extend(await _ask(f"http://{target.serving.authority}", evidence, options))

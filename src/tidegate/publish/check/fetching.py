@@ -19,15 +19,10 @@ from tidegate.protocol.errors import ScrapeError, ScrapeFailure
 from tidegate.protocol.exposition import mentions
 from tidegate.scrape.answer import HttpAnswer
 from tidegate.scrape.http import HttpConnection, HttpUrl
-from tidegate.scrape.probe import metrics_urls
+from tidegate.scrape.probe import PATH_BESIDE_JSON, TELLS_NOTHING, places_before_json
 
 MAX_BODY_BYTES = 16 * 2**20
 """Largest exposition that is looked at; larger ones than are scraped, so that a rule can tell of them."""
-STATISTICS_PATH = "/prometheus/metrics"
-"""Where an engine has its exposition whose `/metrics` is JSON."""
-
-_TELLS_NOTHING = frozenset({ScrapeFailure.UNREACHABLE, ScrapeFailure.TIMEOUT, ScrapeFailure.EXHAUSTED})
-"""Failures at the serving port after which the other places are not tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ class Fetcher:
         failures: list[ScrapeError] = []
         foreign: HttpUrl | None = None
         statistics: HttpUrl | None = None
-        places = _places(given)
+        places = places_before_json(given)
         for url in places:
             if statistics is not None and url.authority != statistics.authority:
                 continue  # The server is found: what answers elsewhere is another.
@@ -70,14 +65,14 @@ class Fetcher:
                 found = self._recognise(body, engine)
             except ScrapeError as error:
                 failures.append(error if error.url else ScrapeError(error.problem, reason=error.reason, url=str(url)))
-                if url.authority == given.authority and error.reason in _TELLS_NOTHING:
+                if url.authority == given.authority and error.reason in TELLS_NOTHING:
                     break
                 continue
             if found is not None:
                 return Place(url, found)
             if is_statistics(body):
                 statistics = url
-                beside = HttpUrl(url.host, url.port, STATISTICS_PATH)
+                beside = HttpUrl(url.host, url.port, PATH_BESIDE_JSON)
                 if beside not in places:
                     places.append(beside)  # and so this loop comes to it
             else:
@@ -152,10 +147,3 @@ def open_fetcher(timeout_s: float, quiet: asyncio.Lock) -> Iterator[Fetcher]:
         yield fetcher
     finally:
         fetcher.close()
-
-
-def _places(given: HttpUrl) -> list[HttpUrl]:
-    """Return where to look: a base URL stands for all places that engines have."""
-    if given.path != "/":
-        return [given]
-    return sorted(metrics_urls(given), key=lambda url: url.path != STATISTICS_PATH)

@@ -79,13 +79,15 @@ class LlmIterations:
     def _rest(self, now: float) -> BatchManagerStatistics | None:
         """Return the statistics without requests, once, when all of them have ended.
 
-        They have when the newest row says so. It may also count requests that earlier rows have reported as ended, but
-        only silence tells those from others: with work left the engine iterates on.
+        They have when the newest row says so. It may also count requests that earlier rows have reported as ended, and
+        of several ranks only the first tells of its own that have ended; but only silence tells such requests from
+        others: with work left the engine iterates on.
         """
-        if self._resting or not self._newest:
+        quiet = now - self._seen_at >= QUIET_S
+        if self._resting or not self._newest or (len(self._newest) > 1 and not quiet):
             return None
         first = next(iter(self._newest.values()))
-        ended_before = sum(list(self._ended)[:-1]) if now - self._seen_at >= QUIET_S else 0
+        ended_before = sum(list(self._ended)[:-1]) if quiet else 0
         if at_rest(first, ended_before=ended_before) is None:
             return None
         self._resting = True

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.bench.cpu import read_cpu_s
+from tidegate.bench.cpu import read_core_wait_s, read_cpu_s
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -39,3 +39,11 @@ def test_it_is_what_the_system_says_of_this_process() -> None:
     assert before is not None
     assert after is not None
     assert 0.3 - 2 * TICK_S <= after - before < 10
+
+
+def test_waiting_for_a_core_is_told_where_the_system_counts_it(tmp_path: Path) -> None:
+    assert read_core_wait_s(proc=tmp_path) is None
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "schedstat").write_text("4242 1500000000 17\n")
+
+    assert read_core_wait_s(proc=tmp_path) == 1.5

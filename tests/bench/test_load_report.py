@@ -86,7 +86,7 @@ def figures(*targets: Target, planned: int = 300, **more: Any) -> LoadFigures:
             for name, target, results in zip(setup.names, targets, of, strict=True)
         ],
         "results": of,
-        "generator": generator_figures(of[0], CpuUse(seconds=3.3, elapsed_s=30.0, streamed=150_000)),
+        "generator": generator_figures(of[0], CpuUse(seconds=3.3, elapsed_s=30.0, streamed=150_000), 0.25),
         "server_cpu": CpuUse(seconds=12.0, elapsed_s=30.0, streamed=100_000),
         "added": added,
     }

@@ -36,6 +36,17 @@ def read_cpu_s(pid: int, *, proc: Path = PROC) -> float | None:
     return sum(stats[member].ticks for member in family) / os.sysconf("SC_CLK_TCK")
 
 
+def read_core_wait_s(*, proc: Path = PROC) -> float | None:
+    """Return how long this process's first thread has waited for a core since it began; seconds.
+
+    None where the system does not count it.
+    """
+    try:
+        return int((proc / "self" / "schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def _parse_stat(text: str) -> _Stat:
     """Read /proc/PID/stat: after the name in brackets, which may hold anything, come state, parent and counts."""
     fields = text.rpartition(")")[2].split()

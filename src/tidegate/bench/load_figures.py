@@ -125,6 +125,8 @@ class GeneratorFigures:
     not_sent: int
     """Requests that were due with as many connections open as may be."""
     cpu: CpuUse
+    core_wait_s: float | None
+    """How long of `cpu.elapsed_s` it waited for a core that others had; None where that is not known."""
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -179,7 +181,9 @@ def figures_of(name: str, target: Target, results: Sequence[RequestResult], *, s
     )
 
 
-def generator_figures(results: Sequence[RequestResult], cpu: CpuUse) -> GeneratorFigures:
+def generator_figures(
+    results: Sequence[RequestResult], cpu: CpuUse, core_wait_s: float | None = None
+) -> GeneratorFigures:
     """Return the generator's own figures, from the results of all targets."""
     late = [result.late_s for result in results]
     return GeneratorFigures(
@@ -187,6 +191,7 @@ def generator_figures(results: Sequence[RequestResult], cpu: CpuUse) -> Generato
         late_max_s=max(late, default=0.0),
         not_sent=sum(result.error is ErrorKind.UNSENT for result in results),
         cpu=cpu,
+        core_wait_s=core_wait_s,
     )
 
 

@@ -44,6 +44,7 @@ def render_json(figures: LoadFigures, *, started: datetime) -> bytes:
             "late_max_s": generator.late_max_s,
             "not_sent": generator.not_sent,
             "cpu": _cpu(generator.cpu),
+            "core_wait_s": generator.core_wait_s,
             "warnings": list(generator.warnings),
         },
         "requests": [_request(place, result) for place, results in enumerate(figures.results) for result in results],

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tidegate.bench.lengths import Lengths, TokenLengths
 from tidegate.bench.load_compare import Added, AddedDurations
-from tidegate.bench.load_figures import FEWEST_BEYOND, CpuUse, Durations, TargetFigures
+from tidegate.bench.load_figures import FEWEST_BEYOND, CpuUse, Durations, GeneratorFigures, TargetFigures
 from tidegate.bench.load_plan import LoadPlan
 from tidegate.bench.load_run import MEASURES, LoadFigures
 
@@ -118,7 +118,7 @@ def _remarks(figures: LoadFigures) -> Iterator[str]:
     if figures.server_cpu is not None:
         first = figures.targets[0].name
         yield f"Process {figures.setup.cpu_of} took {_cpu(figures.server_cpu)} streamed through {first}."
-    yield f"The generator took {_cpu(figures.generator.cpu)}."
+    yield _generator(figures.generator)
 
 
 def _warnings(figures: LoadFigures) -> Iterator[str]:
@@ -160,6 +160,13 @@ def _token_sources(targets: Sequence[TargetFigures]) -> Iterator[str]:
 def _cpu(use: CpuUse) -> str:
     share = "no token" if use.per_token_s is None else f"{use.per_token_s * 1e6:,.1f} µs of CPU per token"
     return f"{use.cores:.2f} cores, {share}"
+
+
+def _generator(generator: GeneratorFigures) -> str:
+    waited = ""
+    if generator.core_wait_s is not None:
+        waited = f"; it waited for a core {generator.core_wait_s:.1f} s of {generator.cpu.elapsed_s:.1f} s"
+    return f"The generator took {_cpu(generator.cpu)}{waited}."
 
 
 def _cells(durations: Durations | None) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tidegate.bench.client import OpenLoop
-from tidegate.bench.cpu import read_cpu_s
+from tidegate.bench.cpu import read_core_wait_s, read_cpu_s
 from tidegate.bench.load_compare import AddedDurations, compare
 from tidegate.bench.load_figures import CpuUse, GeneratorFigures, TargetFigures, figures_of, generator_figures
 from tidegate.bench.load_plan import LoadPlan, plan_errands
@@ -84,6 +84,7 @@ class _Mark:
 
     at: float
     own_cpu_s: float
+    core_wait_s: float | None
     server_cpu_s: float | None
     streamed: Sequence[int]
 
@@ -143,7 +144,11 @@ class LoadRun:
                 for name, target, of in zip(setup.names, setup.targets, results, strict=True)
             ],
             results=results,
-            generator=generator_figures([result for of in results for result in of], self._own_cpu()),
+            generator=generator_figures(
+                [result for of in results for result in of],
+                self._own_cpu(),
+                _difference(self._last.core_wait_s, self._first.core_wait_s),
+            ),
             server_cpu=self._server_cpu(),
             added={name: compare(self._pairs(name)) for name in MEASURES} if len(setup.targets) == 2 else {},
         )
@@ -181,6 +186,7 @@ class LoadRun:
         return _Mark(
             at=time.monotonic(),
             own_cpu_s=time.process_time(),
+            core_wait_s=read_core_wait_s(),
             server_cpu_s=None if cpu_of is None else read_cpu_s(cpu_of),
             streamed=[self._load.streamed(target) for target in self._setup.targets],
         )
@@ -195,13 +201,14 @@ class LoadRun:
 
     def _server_cpu(self) -> CpuUse | None:
         first, last = self._first, self._last
-        if first.server_cpu_s is None or last.server_cpu_s is None:
+        seconds = _difference(last.server_cpu_s, first.server_cpu_s)
+        if seconds is None:
             return None
-        return CpuUse(
-            seconds=last.server_cpu_s - first.server_cpu_s,
-            elapsed_s=last.at - first.at,
-            streamed=last.streamed[0] - first.streamed[0],
-        )
+        return CpuUse(seconds=seconds, elapsed_s=last.at - first.at, streamed=last.streamed[0] - first.streamed[0])
+
+
+def _difference(last: float | None, first: float | None) -> float | None:
+    return None if last is None or first is None else last - first
 
 
 def _measured(result: RequestResult | None, measure: str) -> float | None:

@@ -162,6 +162,23 @@ async def test_metrics_of_trtllm_serve_without_its_load_are_a_502_that_names_the
     assert "return_perf_metrics: true and enable_iter_perf_stats: true" in text.splitlines()[0]
 
 
+async def test_a_content_type_that_no_answer_can_have_is_not_passed_on() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\x00\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head % len(OLD_TRITON) + OLD_TRITON)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with exporter("--scrape", f"http://127.0.0.1:{port}/metrics") as (_, url):
+            status, text = await get(url)
+
+    assert status == 200
+    assert text.startswith(OLD_TRITON.decode())
+
+
 async def test_a_server_that_restarts_is_not_idle_because_the_one_before_it_was() -> None:
     port = free_port()
     options = ("--iteration-ms", "20", "--engine", "trtllm-serve")

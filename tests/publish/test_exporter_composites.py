@@ -81,6 +81,12 @@ def test_only_the_model_that_lacks_it_gets_one() -> None:
     ]
 
 
+def test_an_ingredient_that_occurs_twice_gives_one_composite() -> None:
+    active = b'nv_trt_llm_request_metrics{model="m",request_type="active",version="1"} 7\n'
+
+    assert len([line for line in added(active + OLD_TRITON) if "waiting" in line]) == 2
+
+
 @pytest.mark.parametrize("missing", ['request_type="scheduled"', 'kv_cache_block_type="max"'])
 def test_without_an_ingredient_there_is_no_composite(missing: str) -> None:
     text = "\n".join(line for line in OLD_TRITON.decode().splitlines() if missing not in line)

@@ -173,7 +173,7 @@ async def test_when_nothing_works_the_error_tells_all_that_was_tried_and_why(ser
             error = await failure_of(source)
 
     assert str(error) == (
-        f"{base}/metrics: no exposition but application/json; {base}/other: no metrics of any engine known; "
+        f"{base}/metrics: no exposition but 'application/json'; {base}/other: no metrics of any engine known; "
         f"{base}/none: status 404 instead of 200; {beside}: cannot connect: connection refused"
     )
     assert not error.unreachable

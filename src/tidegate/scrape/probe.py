@@ -202,7 +202,7 @@ class ExpositionSource:
     def _parse(self, answer: HttpAnswer, started_at: float, observed_at: float) -> Scrape:
         if "json" in answer.content_type:
             if self._parse_statistics is None or self._given_engine not in (None, STATISTICS_ENGINE):
-                raise ScrapeError(f"no exposition but {answer.content_type}")
+                raise ScrapeError(f"no exposition but {answer.content_type[:80]!r}")
             signals = self._parse_statistics(answer.body, observed_at)
             self._engine = STATISTICS_ENGINE
             return Scrape(signals, started_at, STATISTICS_ENGINE, exposition=None, content_type=answer.content_type)

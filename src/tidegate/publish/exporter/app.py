@@ -41,6 +41,8 @@ def exporter_app(
         if ours and FILTER in request.query:
             body = only(body, request.query.getall(FILTER))
         content_type = CONTENT_TYPE if ours else fetched.scrape.content_type
+        if not content_type.isprintable():
+            content_type = ""  # No answer can have such a header.
         return web.Response(body=body, headers={"Content-Type": content_type or CONTENT_TYPE})
 
     async def own_metrics(_: web.Request) -> web.Response:

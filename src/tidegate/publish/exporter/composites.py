@@ -45,6 +45,7 @@ def _missing(sources: Sequence[Source], samples: Sequence[Sample]) -> Iterator[S
         for reading in readings(source, samples):
             labels = {**reading.labels, **dict(selector.labels)}
             if not math.isnan(reading.value) and frozenset(labels.items()) not in there:
+                there.add(frozenset(labels.items()))  # An ingredient that occurs twice is no reason to.
                 yield Sample(selector.family, labels, reading.value)
 
 

@@ -211,3 +211,14 @@ def test_swapping_the_targets_turns_the_difference_round(pairs: list[tuple[float
     else:
         assert forth.p90.seconds == pytest.approx(-back.p90.seconds)
         assert (forth.p90.low_s, forth.p90.high_s) == pytest.approx((-back.p90.high_s, -back.p90.low_s))
+
+
+def test_what_is_left_of_the_warm_up_is_under_way_beside_the_others_and_in_no_other_figure() -> None:
+    before = [answered(0.0, ttft_s=9.0, e2e_s=3.0), answered(0.5, e2e_s=3.0)]
+
+    figures = figures_of("a", TARGET, [answered(2.0), answered(4.0)], slo=None, warm_up=before)
+
+    assert (figures.requests, figures.peak_open) == (2, 3)
+    assert figures.ttft is not None
+    assert figures.ttft.mean_s == pytest.approx(0.2)
+    assert (figures.elapsed_s, figures.drain_s) == (pytest.approx(3.0), pytest.approx(1.0))

@@ -86,6 +86,7 @@ def figures(*targets: Target, planned: int = 300, **more: Any) -> LoadFigures:
             for name, target, results in zip(setup.names, targets, of, strict=True)
         ],
         "results": of,
+        "warm_up": [[replace(answered(k, target=target), at_s=k / 10) for k in range(50)] for target in targets],
         "generator": generator_figures(of[0], CpuUse(seconds=3.3, elapsed_s=30.0, streamed=150_000), 0.25),
         "server_cpu": CpuUse(seconds=12.0, elapsed_s=30.0, streamed=100_000),
         "added": added,
@@ -164,7 +165,7 @@ def test_the_json_is_the_golden_file() -> None:
     [
         figures(FRONTEND, TRITON),
         figures(FRONTEND),
-        replace(figures(FRONTEND), results=[[]]),
+        replace(figures(FRONTEND), results=[[]], warm_up=[[]]),
         replace(
             figures(FRONTEND), results=[[failed(answered(1, target=FRONTEND), ErrorKind.CONNECT, None, "refused")]]
         ),

@@ -72,6 +72,8 @@ class TargetFigures:
     """Kind of failure → what the first of them said."""
     elapsed_s: float
     """From when the first request was due until the last one ended: what rates are over."""
+    drain_s: float
+    """The part of it after the last request was due."""
     ttft: Durations | None
     tpot: Durations | None
     e2e: Durations | None
@@ -88,7 +90,7 @@ class TargetFigures:
     kept_slo: int | None
     """Requests that kept the objective; None when there is none."""
     peak_open: int
-    """Requests under way at a time, at most."""
+    """Requests under way at a time, at most; those of the warm-up count."""
     served_by: Mapping[str, int]
 
     @property
@@ -150,8 +152,15 @@ class GeneratorFigures:
         return found
 
 
-def figures_of(name: str, target: Target, results: Sequence[RequestResult], *, slo: Slo | None) -> TargetFigures:
-    """Return the figures of one target's results."""
+def figures_of(
+    name: str,
+    target: Target,
+    results: Sequence[RequestResult],
+    *,
+    slo: Slo | None,
+    warm_up: Sequence[RequestResult] = (),
+) -> TargetFigures:
+    """Return the figures of one target's results; of those of the `warm_up` only what they were beside the others."""
     succeeded = [result for result in results if result.error is None]
     failed = [result for result in results if result.error is not None]
     details = {error_kind(result): result.detail for result in reversed(failed)}
@@ -167,6 +176,7 @@ def figures_of(name: str, target: Target, results: Sequence[RequestResult], *, s
         errors=dict(Counter(error_kind(result) for result in failed).most_common()),
         error_details=details,
         elapsed_s=ended - began,
+        drain_s=ended - max((result.at_s for result in results), default=0.0),
         ttft=durations_of([result.ttft_s for result in succeeded]),
         tpot=durations_of([result.tpot_s for result in succeeded]),
         e2e=durations_of([result.e2e_s for result in succeeded]),
@@ -176,7 +186,7 @@ def figures_of(name: str, target: Target, results: Sequence[RequestResult], *, s
         input_tokens=sum(prompts) if prompts else None,
         cached_tokens=sum(cached) if cached else None,
         kept_slo=None if slo is None else sum(slo.is_kept(result) for result in results),
-        peak_open=max(concurrency(results)[1], default=0),
+        peak_open=max(concurrency([*warm_up, *results])[1], default=0),
         served_by=dict(sorted(served.items())),
     )
 

@@ -81,6 +81,7 @@ def _target(target: TargetFigures) -> Json:
         "failed": target.failed,
         "errors": target.errors,
         "elapsed_s": target.elapsed_s,
+        "drain_s": target.drain_s,
         "answered_per_s": target.answered_per_s,
         "output_tokens_per_s": target.output_tokens_per_s,
         "kept_slo": target.kept_slo,

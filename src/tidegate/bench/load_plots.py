@@ -5,7 +5,6 @@ Bench: LoadFigures → **PNG**.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -76,13 +75,12 @@ def draw_ttft_over_time(figures: LoadFigures) -> Figure:
 
 def draw_distributions(figures: LoadFigures) -> Figure:
     """Return what share of the answered requests was at least so quick, for each measure."""
-    figure = _figure(figures, height=4.5, width=12)
+    figure = _figure(figures, height=4.8, width=12)
     for axes, measure in zip(figure.subplots(1, len(MEASURES), sharey=True), MEASURES, strict=True):
         for place, target in enumerate(figures.targets):
             values = _milliseconds(figures.results[place], f"{measure}_s")
-            if len(values):
-                shares = np.arange(1, len(values) + 1) / len(values)
-                axes.step(values, shares, where="post", color=COLOURS[place], linewidth=1.6, label=target.name)
+            shares = np.arange(1, len(values) + 1) / max(1, len(values))
+            axes.step(values, shares, where="post", color=COLOURS[place], linewidth=1.6, label=target.name)
         for share in (0.5, 0.9, 0.99):
             axes.axhline(share, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=0)
         _mark_limit(axes, getattr(figures.setup.slo, f"{measure}_s", None))
@@ -91,29 +89,32 @@ def draw_distributions(figures: LoadFigures) -> Figure:
         axes.set_xlim(left=0)
         axes.set_ylim(0, 1.01)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 0.9, 0.99], ["0", "0.25", "0.5", "0.75", "0.9", "0.99"])
-        if axes.get_legend_handles_labels()[0]:
-            _legend(axes, place="lower right")
+    # Below all three: a curve may be anywhere in them.
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 
 def draw_load_over_time(figures: LoadFigures) -> Figure:
-    """Return the arrivals of each second, and how many requests were under way."""
+    """Return the arrivals of each second, and how many requests were under way; the warm-up is shaded."""
     figure = _figure(figures, height=6)
     above, below = figure.subplots(2, 1, sharex=True)
-    due = [result.at_s for results in figures.results for result in results]
+    everything = [[*before, *after] for before, after in zip(figures.warm_up, figures.results, strict=True)]
+    due = [result.at_s for results in everything for result in results]
     if due:
-        first, last = int(min(due)), int(max(due)) + 1
-        counts, edges = np.histogram(due, bins=np.arange(first, last + 1))
+        counts, edges = np.histogram(due, bins=np.arange(int(max(due)) + 2))
         above.stairs(counts, edges, fill=True, alpha=0.5, color=FAILED)
     above.axhline(figures.setup.plan.rate_per_s, color="black", linewidth=0.8, linestyle="--", label="rate asked for")
-    _label(above, x="", y="arrivals, requests/s")
-    _legend(above)
     for place, target in enumerate(figures.targets):
-        times, under_way = concurrency(figures.results[place])
+        times, under_way = concurrency(everything[place])
         below.step(times, under_way, where="post", color=COLOURS[place], linewidth=1.2, label=target.name)
+    for axes in (above, below):
+        if figures.setup.plan.warm_up_s:
+            axes.axvspan(0, figures.setup.plan.warm_up_s, color="#f0e442", alpha=0.2, label="warm-up", zorder=0)
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+    _label(above, x="", y="arrivals, requests/s")
     _label(below, x="seconds since the start", y="requests under way")
-    above.set_ylim(bottom=0)
-    below.set_ylim(bottom=0)
+    _legend(above)
     _legend(below)
     return figure
 
@@ -138,8 +139,9 @@ def _milliseconds(results: Sequence[RequestResult], field: str) -> Floats:
 def _mark_limit(axes: Axes, limit_s: float | None) -> None:
     # One that is far away would squeeze the curves to nothing.
     if limit_s is not None and 1000 * limit_s <= FARTHEST_LIMIT * axes.get_xlim()[1]:
-        label = f"objective, {1000 * limit_s:g} ms"
-        axes.axvline(1000 * limit_s, color="#009e73", linewidth=1, linestyle="--", label=label)
+        axes.axvline(1000 * limit_s, color="#009e73", linewidth=1, linestyle="--")
+        words = f"objective, {1000 * limit_s:g} ms "
+        axes.text(1000 * limit_s, 0.02, words, rotation=90, ha="right", va="bottom", fontsize=8, color="#009e73")
 
 
 def _label(axes: Axes, *, x: str, y: str) -> None:
@@ -149,5 +151,5 @@ def _label(axes: Axes, *, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(axes: Axes, place: Literal["best", "lower right"] = "best") -> None:
-    axes.legend(loc=place, fontsize=8, framealpha=0.9)
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="best", fontsize=8, framealpha=0.9)

@@ -19,6 +19,8 @@ TITLES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "end to end"}
 MAX_DETAIL = 200
 """Characters of a server's error that are shown."""
 DOUBTFUL = "?"
+LONG_DRAIN = 0.1
+"""Share of a run above which the time after the last request was due lowers the rates noticeably."""
 
 
 def render_load(figures: LoadFigures) -> list[Table | Text]:
@@ -110,6 +112,7 @@ def _remarks(figures: LoadFigures) -> Iterator[str]:
     if figures.setup.slo is not None:
         yield f"Goodput: requests that kept {figures.setup.slo}."
     yield from _token_sources(figures.targets)
+    yield from _drains(figures.targets)
     for target in figures.targets:
         for kind, detail in target.error_details.items():
             yield f"{target.name}, {kind}: {_shown(detail.removeprefix(f'{kind}: '))}"
@@ -155,6 +158,15 @@ def _token_sources(targets: Sequence[TargetFigures]) -> Iterator[str]:
         guessed = target.requests - target.failed - target.counted_by_server
         if guessed > 0:
             yield f"{target.name} did not count the tokens of {guessed:,} answers: an event with text counts as one."
+
+
+def _drains(targets: Sequence[TargetFigures]) -> Iterator[str]:
+    for target in targets:
+        if target.drain_s > LONG_DRAIN * target.elapsed_s:
+            yield (
+                f"{target.name} ended {target.drain_s:.1f} s after the last request was due. That is in its rates: "
+                "a longer run shows higher ones."
+            )
 
 
 def _cpu(use: CpuUse) -> str:

@@ -66,6 +66,8 @@ class LoadFigures:
     targets: Sequence[TargetFigures]
     results: Sequence[Sequence[RequestResult]]
     """Of each target, by when they were due."""
+    warm_up: Sequence[Sequence[RequestResult]]
+    """Those of the warm-up, which no figure is of, likewise."""
     generator: GeneratorFigures
     server_cpu: CpuUse | None
     """Of the process the user named; None when none was, or when it has ended."""
@@ -130,20 +132,20 @@ class LoadRun:
     def figures(self) -> LoadFigures:
         """Return the figures of what has ended after the warm-up."""
         setup = self._setup
-        counted = [i for i, errand in enumerate(self._errands) if errand.arrival.at_s >= setup.plan.warm_up_s]
-        results = [
-            [self._load.results[i] for i in counted if i in self._load.results and self._errands[i].target == target]
-            for target in setup.targets
-        ]
+        begin = setup.plan.warm_up_s
+        ended = [self._ended(target) for target in setup.targets]
+        warm_up = [[result for result in of if result.at_s < begin] for of in ended]
+        results = [[result for result in of if result.at_s >= begin] for of in ended]
         return LoadFigures(
             setup=setup,
-            planned=len(counted),
+            planned=sum(errand.arrival.at_s >= begin for errand in self._errands),
             cut_off=self._cut_off,
             targets=[
-                figures_of(name, target, of, slo=setup.slo)
-                for name, target, of in zip(setup.names, setup.targets, results, strict=True)
+                figures_of(name, target, of, slo=setup.slo, warm_up=before)
+                for name, target, of, before in zip(setup.names, setup.targets, results, warm_up, strict=True)
             ],
             results=results,
+            warm_up=warm_up,
             generator=generator_figures(
                 [result for of in results for result in of],
                 self._own_cpu(),
@@ -152,6 +154,10 @@ class LoadRun:
             server_cpu=self._server_cpu(),
             added={name: compare(self._pairs(name)) for name in MEASURES} if len(setup.targets) == 2 else {},
         )
+
+    def _ended(self, target: Target) -> list[RequestResult]:
+        """Return the results of one target, by when they were due."""
+        return [result for i, result in sorted(self._load.results.items()) if self._errands[i].target == target]
 
     def _pairs(self, measure: str) -> list[tuple[float, float]]:
         """Return a measure of both requests of each pair, of the first target and of the second; seconds."""

@@ -54,9 +54,14 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
     directory = tmp_path_factory.mktemp("triton")
     template = directory / "template.jinja"
     template.write_text(TEMPLATE)
-    models = ("--models", str(repository(directory, *MODELS)))
+    models = repository(directory, *MODELS)
+    whole = models / "llmapi_whole"
+    whole.mkdir()
+    (whole / "1").symlink_to(models / "llmapi" / "1")
+    config = (models / "llmapi" / "config.pbtxt").read_text()
+    (whole / "config.pbtxt").write_text(config.replace('"llmapi"', '"llmapi_whole"').replace("decoupled: true", ""))
     async with (
-        tritons(directory, "a", options=models) as [triton],
+        tritons(directory, "a", options=("--models", str(models))) as [triton],
         frontend(triton, "--chat-template", str(template)) as (process, url),
     ):
         await until(lambda: is_ready(url))
@@ -84,7 +89,8 @@ async def inputs_of(client: openai.AsyncOpenAI, model: str, **asked: Any) -> dic
 
 
 async def test_the_models_that_generate_text_are_listed(client: openai.AsyncOpenAI) -> None:
-    assert [model.id async for model in client.models.list()] == ["faulty", "llmapi", "tensorrt_llm", "vllm"]
+    listed = [model.id async for model in client.models.list()]
+    assert listed == ["faulty", "llmapi", "llmapi_whole", "tensorrt_llm", "vllm"]
     assert (await client.models.retrieve("llmapi")).id == "llmapi"
     with pytest.raises(openai.NotFoundError):
         await client.models.retrieve("echo")
@@ -125,6 +131,16 @@ async def test_an_answer_has_its_words_once_and_not_the_prompt(client: openai.As
     assert answer.choices[0].text.split()[:3] == ["one", "two", "three"]
     assert len(parts) > 3
     assert answer.choices[0].finish_reason == "stop"
+
+
+async def test_a_model_that_is_not_decoupled_answers_in_one_part(client: openai.AsyncOpenAI) -> None:
+    stream = await client.completions.create(
+        model="llmapi_whole", prompt="one two three", max_tokens=5, temperature=0.5, stream=True
+    )
+    parts = [choice async for chunk in stream for choice in chunk.choices]
+
+    assert [part.text for part in parts] == ["one two three one two", ""]
+    assert parts[-1].finish_reason == "length"
 
 
 async def test_the_backends_counts_are_believed_and_guesses_are_marked(client: openai.AsyncOpenAI) -> None:
@@ -212,7 +228,7 @@ async def test_token_ids_are_refused(client: openai.AsyncOpenAI) -> None:
     ("prompt", "error", "message"),
     [
         ("raises", openai.InternalServerError, "The model failed. Triton's log says why"),
-        ("refuses", openai.BadRequestError, "Triton: the prompt is too odd"),
+        ("refuses", openai.InternalServerError, "Triton: the prompt is too odd"),
         ("fails", openai.InternalServerError, "Triton: the executor died"),
         ("breaks_off", openai.InternalServerError, "Triton: the executor died"),
         ("counts", openai.InternalServerError, "The model's output text_output is of type INT32, not BYTES"),
@@ -245,8 +261,8 @@ async def test_odd_answers_are_answers(client: openai.AsyncOpenAI, prompt: str, 
     assert answer.choices[0].text == text
 
 
-async def test_a_prompt_that_the_model_refuses_is_the_clients_mistake(client: openai.AsyncOpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="exceed this server's KV cache of 2048 tokens"):
+async def test_a_prompt_that_the_model_refuses_is_told_in_its_words(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.InternalServerError, match="exceed this server's KV cache of 2048 tokens"):
         await client.completions.create(model="tensorrt_llm", prompt=PROMPT, max_tokens=100_000)
 
 

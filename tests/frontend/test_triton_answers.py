@@ -12,7 +12,7 @@ from tritonclient.utils import serialize_byte_tensor
 
 from tidegate.frontend.generator import GenerationError
 from tidegate.frontend.triton.answer import Answer
-from tidegate.frontend.triton.grpc_errors import MAX_MESSAGE_LENGTH, failure, refusal
+from tidegate.frontend.triton.grpc_errors import MAX_MESSAGE_LENGTH, failure, failure_in_stream
 from tidegate.frontend.triton.outputs import Response, Tensor, read_count, read_text
 
 DATATYPES = ["BYTES", "BOOL", "INT8", "INT32", "INT64", "UINT32", "UINT64", "FP32", "BF16", "", "x" * 100]
@@ -179,13 +179,11 @@ def test_what_grpc_says_becomes_what_http_says(status: str, message: str, http: 
         ("Request for unknown model: 'm' has no available versions", 503),
         ("Server is stopping, scheduler for model has stopped accepting new inference requests", 503),
         ("Exceeds maximum queue size", 503),
-        ("unexpected inference input 'x' for model 'm'", 502),
+        ("the executor died", 500),
     ],
 )
-def test_refusals_within_a_stream_are_told_by_their_words(message: str, http: int) -> None:
-    error = refusal(message)
-
-    assert (error.status, str(error)) == (http, f"Triton: {message}")
+def test_messages_without_a_status_are_told_by_their_words(message: str, http: int) -> None:
+    assert failure_in_stream(message).status == http
 
 
 def test_a_message_has_an_end() -> None:

@@ -18,6 +18,7 @@ from processes import until
 from tidegate.frontend.generator import GenerationError, GenerationRequest, Piece, Sampling
 from tidegate.frontend.triton import client as client_module
 from tidegate.frontend.triton.generator import TritonGenerator
+from tidegate.frontend.triton.model_io import TextModel
 from tidegate.frontend.triton.token_counts import COUNTED_AT_ONCE, TokenCounter, read_tokenizer
 from tidegate.protocol.errors import ConfigError
 
@@ -44,6 +45,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         """Questions wait for it."""
         self.answers.set()
         self.decoupled = True
+        self.parameters: dict[str, str] = {}
         self.cancelled = asyncio.Event()
         """Set when a scripted stream was cancelled."""
 
@@ -66,6 +68,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     async def ModelConfig(self, _: Any, __: Any) -> Any:  # noqa: N802
         answer = service_pb2.ModelConfigResponse()
         answer.config.model_transaction_policy.decoupled = self.decoupled
+        for name, value in self.parameters.items():
+            answer.config.parameters[name].string_value = value
         return answer
 
     async def ModelStreamInfer(self, _: Any, context: grpc.aio.ServicerContext) -> Stream:  # noqa: N802
@@ -197,7 +201,7 @@ async def test_closing_a_generator_cancels_the_request(decoupled: bool) -> None:
     async with running() as (triton, generator):
         triton.script = script
         triton.decoupled = decoupled
-        await until(lambda: said(knows(generator, decoupled=decoupled)))
+        await until(lambda: said(model_of(generator).decoupled is decoupled))
 
         async def read() -> None:
             async with aclosing(generator.generate(ask())) as pieces:
@@ -214,9 +218,18 @@ async def test_closing_a_generator_cancels_the_request(decoupled: bool) -> None:
             await reading
 
 
-def knows(generator: TritonGenerator, *, decoupled: bool) -> bool:
-    """Return whether the generator has seen that policy of the model."""
-    return generator._catalogue.models["m"].decoupled is decoupled
+def model_of(generator: TritonGenerator) -> TextModel:
+    """Return what the generator knows of the model."""
+    return generator._catalogue.models["m"]
+
+
+async def test_a_model_that_is_configured_anew_is_seen_anew() -> None:
+    async with running() as (triton, generator):
+        assert not model_of(generator).repeats
+
+        triton.parameters = {"accumulate_tokens": "True"}
+
+        await until(lambda: said(model_of(generator).repeats))
 
 
 async def test_a_triton_that_hangs_is_not_ready_and_its_models_are_remembered(

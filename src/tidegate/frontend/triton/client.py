@@ -11,12 +11,11 @@ from typing import Any, Self
 
 import grpc
 import numpy as np
-from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc.aio import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from tidegate.frontend.generator import GenerationError
-from tidegate.frontend.triton.grpc_errors import failure, refusal
+from tidegate.frontend.triton.grpc_errors import failure, failure_in_stream
 from tidegate.frontend.triton.inputs import InputValue
 from tidegate.frontend.triton.model_io import TensorSpec, TextModel, parse_text_model
 from tidegate.frontend.triton.outputs import Response, Tensor
@@ -30,6 +29,8 @@ MAX_MESSAGE_BYTES = 2**26
 _CHANNEL = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # The environment's proxy is for the internet; no other connection of ours takes it.
+    ("grpc.enable_http_proxy", 0),
     # A Triton that restarts is found again within seconds; by itself gRPC waits up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
@@ -40,9 +41,6 @@ _CHANNEL = [
     # What a slow client does not read stays in Triton but for this window, which gRPC would let grow to megabytes.
     ("grpc.http2.bdp_probe", 0),
 ]
-_UNSET = model_config_pb2.ModelParameter()
-_FAILURES_HAVE_A_STATUS = {"triton_grpc_error": "true"}
-"""Header by which a stream ends with gRPC's status of what went wrong, not with a message alone."""
 
 
 class TritonClient:
@@ -91,7 +89,7 @@ class TritonClient:
             [_spec(tensor, optional=tensor.name in optional) for tensor in metadata.inputs],
             [_spec(tensor) for tensor in metadata.outputs],
             decoupled=config.model_transaction_policy.decoupled,
-            accumulates=config.parameters.get("accumulate_tokens", _UNSET).string_value.lower() == "true",
+            accumulates=_parameter(config, "accumulate_tokens").lower() == "true",
         )
 
     async def infer(self, model: TextModel, values: Sequence[InputValue]) -> AsyncGenerator[Response, None]:
@@ -104,11 +102,13 @@ class TritonClient:
         if not model.decoupled:
             yield await self._infer_whole(asked)
             return
-        call = self._client.stream_infer(_only(asked), headers=_FAILURES_HAVE_A_STATUS)
+        # With the header triton_grpc_error failures would have a status, not a message alone. But Triton 2.51 dies of
+        # it: of SIGSEGV, within 500 failures of a model (2026-11-25).
+        call = self._client.stream_infer(_only(asked))
         try:
             async for result, error in call:
                 if error is not None:
-                    raise refusal(error.message())
+                    raise failure_in_stream(error.message())
                 yield _response(result)
         except grpc.aio.AioRpcError as error:
             raise failure(error.code().name, error.details() or "") from error
@@ -136,6 +136,11 @@ class TritonClient:
 
 async def _only(asked: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
     yield asked
+
+
+def _parameter(config: Any, name: str) -> str:
+    # Asking a protobuf map for a key that is not there would put it there.
+    return str(config.parameters[name].string_value) if name in config.parameters else ""
 
 
 def _spec(tensor: Any, *, optional: bool = False) -> TensorSpec:

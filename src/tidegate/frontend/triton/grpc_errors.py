@@ -27,16 +27,16 @@ _NOT_THERE = {
     "DEADLINE_EXCEEDED": "Triton did not answer in time",
 }
 """Instead of messages that tell of addresses and sockets."""
-_TELLS_OF_ITSELF = "Failed to process the request(s)"
-"""How Triton begins to tell of an exception in a Python model, with instance, message and traceback."""
-_WITHOUT_STATUS = {
-    "no available versions": HTTPStatus.SERVICE_UNAVAILABLE,
-    "is not ready": HTTPStatus.SERVICE_UNAVAILABLE,
-    "is stopping": HTTPStatus.SERVICE_UNAVAILABLE,
-    "maximum queue size": HTTPStatus.SERVICE_UNAVAILABLE,
-    "unknown model": HTTPStatus.NOT_FOUND,
+_EXCEPTION = "Failed to process the request(s)"
+"""How Triton begins to tell of an exception in a Python model: with its message, instance and traceback."""
+_IN_STREAM = {
+    "no available versions": "UNAVAILABLE",
+    "is not ready": "UNAVAILABLE",
+    "is stopping": "UNAVAILABLE",
+    "maximum queue size": "UNAVAILABLE",
+    "unknown model": "NOT_FOUND",
 }
-"""What is in the message of refusals that come within a stream, where a status has no place."""
+"""What tells a refusal by Triton itself from a failure of the model, where there is no status."""
 
 
 def failure(status: str, message: str) -> GenerationError:
@@ -51,16 +51,12 @@ def failure(status: str, message: str) -> GenerationError:
         return GenerationError(_NOT_THERE[status], status=http_status)
     if status == "RESOURCE_EXHAUSTED" and "larger than max" in message:
         return GenerationError("A message from or to Triton is larger than this server's limit", status=502)
-    if message.startswith(_TELLS_OF_ITSELF):
+    if message.startswith(_EXCEPTION):
         return GenerationError("The model failed. Triton's log says why", status=http_status)
-    return GenerationError(f"Triton: {_first_line(message) or status}", status=http_status)
+    first_line = message.partition("\n")[0].strip()[:MAX_MESSAGE_LENGTH]
+    return GenerationError(f"Triton: {first_line or status}", status=http_status)
 
 
-def refusal(message: str) -> GenerationError:
-    """Return the error for a refusal within a stream."""
-    status = next((status for words, status in _WITHOUT_STATUS.items() if words in message), HTTPStatus.BAD_GATEWAY)
-    return GenerationError(f"Triton: {_first_line(message)}", status=status)
-
-
-def _first_line(message: str) -> str:
-    return message.partition("\n")[0].strip()[:MAX_MESSAGE_LENGTH]
+def failure_in_stream(message: str) -> GenerationError:
+    """Return the error for a message within a stream, which comes without a status."""
+    return failure(next((status for words, status in _IN_STREAM.items() if words in message), "INTERNAL"), message)

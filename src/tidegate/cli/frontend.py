@@ -57,8 +57,9 @@ def frontend(
         # Here, so that --help does without the extra.
         from tidegate.cli.frontend_run import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in EXTRA:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRA:
             raise
         fix = "Run: pip install 'tidegate[triton]'"
-        raise ConfigError(f"tidegate frontend needs {error.name}, which is not installed", fix=fix) from error
+        raise ConfigError(f"tidegate frontend needs {missing}, which is not installed", fix=fix) from error
     run(triton, metrics, host=host, port=port, tokenizer=tokenizer, chat_template=chat_template)

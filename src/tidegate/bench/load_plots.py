@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tidegate.bench.load_compare import Floats
 from tidegate.bench.load_figures import concurrency
@@ -18,8 +19,12 @@ from tidegate.bench.results import RequestResult
 
 COLOURS = ("#0072b2", "#d55e00")
 """Told apart by the colour-blind, too."""
+LINES = ("-", "--")
+"""Where both targets do the same, one must not hide the other."""
 FAILED = "#555555"
 DPI = 120
+MOST_TICKS = 5
+"""Of five-digit milliseconds, side by side."""
 FARTHEST_LIMIT = 1.5
 """An objective is drawn up to so many times the longest duration."""
 LONG_NAMES = {"ttft": "Time to first token", "tpot": "Time per output token", "e2e": "End to end"}
@@ -80,12 +85,14 @@ def draw_distributions(figures: LoadFigures) -> Figure:
         for place, target in enumerate(figures.targets):
             values = _milliseconds(figures.results[place], f"{measure}_s")
             shares = np.arange(1, len(values) + 1) / max(1, len(values))
-            axes.step(values, shares, where="post", color=COLOURS[place], linewidth=1.6, label=target.name)
+            line = {"color": COLOURS[place], "linestyle": LINES[place], "label": target.name}
+            axes.step(values, shares, where="post", linewidth=1.6, **line)
         for share in (0.5, 0.9, 0.99):
             axes.axhline(share, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=0)
         _mark_limit(axes, getattr(figures.setup.slo, f"{measure}_s", None))
         _label(axes, x=f"{LONG_NAMES[measure].lower()}, ms", y="share of requests" if measure == "ttft" else "")
         axes.set_title(LONG_NAMES[measure], fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
         axes.set_xlim(left=0)
         axes.set_ylim(0, 1.01)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 0.9, 0.99], ["0", "0.25", "0.5", "0.75", "0.9", "0.99"])
@@ -106,7 +113,8 @@ def draw_load_over_time(figures: LoadFigures) -> Figure:
     above.axhline(figures.setup.plan.rate_per_s, color="black", linewidth=0.8, linestyle="--", label="rate asked for")
     for place, target in enumerate(figures.targets):
         times, under_way = concurrency(everything[place])
-        below.step(times, under_way, where="post", color=COLOURS[place], linewidth=1.2, label=target.name)
+        line = {"color": COLOURS[place], "linestyle": LINES[place], "label": target.name}
+        below.step(times, under_way, where="post", linewidth=1.2, **line)
     for axes in (above, below):
         if figures.setup.plan.warm_up_s:
             axes.axvspan(0, figures.setup.plan.warm_up_s, color="#f0e442", alpha=0.2, label="warm-up", zorder=0)

@@ -93,7 +93,7 @@ def _counts(targets: Sequence[TargetFigures]) -> Table:
     table.add_row("output tokens/s", *(f"{target.output_tokens_per_s:,.0f}" for target in targets))
     table.add_row(
         "output tokens",
-        *(f"{target.output_tokens:,} ({target.tokens_per_answer:,.1f} an answer)" for target in targets),
+        *(f"{target.output_tokens:,} ({target.tokens_per_answer:,.1f} each)" for target in targets),
     )
     if any(target.input_tokens is not None for target in targets):
         table.add_row("input tokens", *(_input(target) for target in targets))
@@ -227,7 +227,7 @@ def _goodput(target: TargetFigures) -> str:
 def _input(target: TargetFigures) -> str:
     if target.input_tokens is None:
         return "-"
-    return f"{target.input_tokens:,} ({target.input_tokens / max(1, target.counted_by_server):,.1f} a prompt)"
+    return f"{target.input_tokens:,} ({target.input_tokens / max(1, target.counted_by_server):,.1f} each)"
 
 
 def _cached(target: TargetFigures) -> str:

@@ -10,7 +10,19 @@ import pytest
 from processes import environment
 from tidegate.pool.endpoints_file import parse_endpoints
 
-COMMANDS = ("", "up", "picker", "exporter", "frontend", "check", "sim", "bench", "bench demo", "bench scrape")
+COMMANDS = (
+    "",
+    "up",
+    "picker",
+    "exporter",
+    "frontend",
+    "check",
+    "sim",
+    "bench",
+    "bench demo",
+    "bench load",
+    "bench scrape",
+)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -40,7 +40,7 @@ class _Lines:
 
     def show(self, progress: Progress) -> None:
         if progress.elapsed_s >= self._next_s:
-            self._next_s += LINE_EVERY_S
+            self._next_s = LINE_EVERY_S * (progress.elapsed_s // LINE_EVERY_S + 1)
             line = f"{progress.elapsed_s:.0f} s: {progress.ended} of {progress.total} ended, {_now(progress)}"
             self._console.print(line, highlight=False, soft_wrap=True)
 

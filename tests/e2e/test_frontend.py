@@ -18,7 +18,7 @@ from tritons import Exposition, Triton, frontend, parse, repository, tritons
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-MODELS = ("tensorrt_llm", "llmapi", "vllm", "faulty", "echo")
+MODELS = ("tensorrt_llm", "llmapi", "vllm", "bls", "faulty", "echo")
 MESSAGES = [ChatCompletionUserMessageParam(role="user", content="When is high tide?")]
 PROMPT = "When is high tide?"
 TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}<assistant>"
@@ -90,7 +90,7 @@ async def inputs_of(client: openai.AsyncOpenAI, model: str, **asked: Any) -> dic
 
 async def test_the_models_that_generate_text_are_listed(client: openai.AsyncOpenAI) -> None:
     listed = [model.id async for model in client.models.list()]
-    assert listed == ["faulty", "llmapi", "llmapi_whole", "tensorrt_llm", "vllm"]
+    assert listed == ["bls", "faulty", "llmapi", "llmapi_whole", "tensorrt_llm", "vllm"]
     assert (await client.models.retrieve("llmapi")).id == "llmapi"
     with pytest.raises(openai.NotFoundError):
         await client.models.retrieve("echo")
@@ -121,7 +121,7 @@ async def test_the_chat_template_makes_the_prompt(client: openai.AsyncOpenAI) ->
     assert answer.choices[0].message.content == "<user>When is"
 
 
-@pytest.mark.parametrize("model", ["llmapi", "vllm"])
+@pytest.mark.parametrize("model", ["llmapi", "vllm", "bls"])
 async def test_an_answer_has_its_words_once_and_not_the_prompt(client: openai.AsyncOpenAI, model: str) -> None:
     answer = await client.completions.create(model=model, prompt="one two three", max_tokens=40)
     stream = await client.completions.create(model=model, prompt="one two three", max_tokens=40, stream=True)
@@ -129,7 +129,7 @@ async def test_an_answer_has_its_words_once_and_not_the_prompt(client: openai.As
 
     assert answer.choices[0].text == "".join(parts)
     assert answer.choices[0].text.split()[:3] == ["one", "two", "three"]
-    assert len(parts) > 3
+    assert len(parts) >= 4
     assert answer.choices[0].finish_reason == "stop"
 
 
@@ -193,6 +193,24 @@ async def test_fields_reach_vllms_sampling_parameters(client: openai.AsyncOpenAI
         "min_tokens": 2,
         "ignore_eos": True,
         "repetition_penalty": 1.5,
+    }
+
+
+async def test_fields_reach_an_ensembles_inputs_in_a_batch_of_one(client: openai.AsyncOpenAI) -> None:
+    received = await inputs_of(
+        client, "bls", temperature=0.5, seed=7, stop=["\n", "\t"], extra_body={"repetition_penalty": 1.5}
+    )
+
+    assert received == {
+        "text_input": [["inputs"], [1, 1]],
+        "max_tokens": [[50], [1, 1]],
+        "bad_words": [[""], [1, 1]],
+        "stop_words": [["\n", "\t"], [1, 2]],
+        "exclude_input_in_output": [[True], [1, 1]],
+        "temperature": [[0.5], [1, 1]],
+        "repetition_penalty": [[1.5], [1, 1]],
+        "random_seed": [[7], [1, 1]],
+        "stream": [[True], [1, 1]],
     }
 
 

@@ -36,11 +36,12 @@ def model_of(
 
 def ensemble() -> TextModel:
     """Return TensorRT-LLM's ensemble as it was when word lists were not optional."""
-    required = ["text_input:BYTES", "max_tokens:INT32", "bad_words:BYTES", "stop_words:BYTES"]
+    required = ["text_input:BYTES", "max_tokens:INT32"]
+    words = [TensorSpec(name, "BYTES", (-1, -1)) for name in ("bad_words", "stop_words")]
     optional = ["stream:BOOL", "temperature:FP32", "top_k:INT32", "random_seed:UINT64", "end_id:INT32"]
     inputs = [spec(one, batched=True, optional=False) for one in required]
     inputs += [spec(one, batched=True) for one in optional]
-    return parse_text_model("ensemble", inputs, [TEXT_OUTPUT], decoupled=True, accumulates=False)
+    return parse_text_model("ensemble", [*inputs, *words], [TEXT_OUTPUT], decoupled=True, accumulates=False)
 
 
 def ask(max_tokens: int | None = 5, *, prompt: str | list[int] = "tide", **sampling: Any) -> GenerationRequest:
@@ -71,6 +72,10 @@ def test_stop_texts_are_one_row_of_an_ensembles_stop_words() -> None:
 
     assert list(values["stop_words"].elements) == [b"a", b"b"]
     assert values["stop_words"].shape == (1, 2)
+
+
+def test_stop_texts_are_kept_from_an_input_that_takes_only_one() -> None:
+    assert "stop_words" not in inputs(model_of("stop_words:BYTES"), ask(None, stop=("a", "b")))
 
 
 def test_the_flag_that_cancels_is_no_place_for_stop_texts() -> None:

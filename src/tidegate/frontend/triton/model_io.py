@@ -102,11 +102,14 @@ def parse_text_model(
         UnfitModelError: it lacks the input of the prompt or the output of the text, or needs an input unknown here.
     """
     given = {spec.name: spec for spec in inputs}
+    several = {spec.name: spec for spec in inputs if spec.shape[-1:] == (-1,)}
     prompt = _first(given, [PROMPT], TEXTS)
     if prompt is None or _first({spec.name: spec for spec in outputs}, [TEXT], TEXTS) is None:
         raise UnfitModelError(f"it has no input {PROMPT}, or no output {TEXT}, of type BYTES")
     switches = (*(_IN_PARTS if decoupled else ()), *_WITHOUT_PROMPT, *_ADDED_OUTPUTS)
-    fields = {field: _first(given, _names(field), kinds) for field, kinds in FIELDS.items()}
+    fields = {
+        field: _first(several if kinds is TEXTS else given, _names(field), kinds) for field, kinds in FIELDS.items()
+    }
     model = TextModel(
         name=name,
         decoupled=decoupled,

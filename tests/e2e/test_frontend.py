@@ -11,6 +11,7 @@ import aiohttp
 import openai
 import pytest
 import pytest_asyncio
+import tokenizers
 from openai.types.chat import ChatCompletionUserMessageParam
 
 from processes import Tidegate, until
@@ -154,6 +155,20 @@ async def test_the_backends_counts_are_believed_and_guesses_are_marked(client: o
     assert guessed.usage is not None
     assert guessed.usage.completion_tokens == 6
     assert guessed.usage.to_dict()["estimated"] is True
+
+
+async def test_a_tokenizer_counts_what_the_backend_does_not(served: Served, tmp_path: Path) -> None:
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    async with frontend(served.triton, "--tokenizer", str(tmp_path / "tokenizer.json")) as (_, url):
+        await until(lambda: is_ready(url))
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+            answer = await client.completions.create(model="llmapi", prompt="one two three", max_tokens=6)
+
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 6)
+    assert "estimated" not in answer.usage.to_dict()
 
 
 async def test_fields_reach_the_llm_apis_inputs(client: openai.AsyncOpenAI) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import uvloop
 
-from tidegate.cli.triton_metrics import TritonMetrics
 from tidegate.frontend.app import create_app
 from tidegate.frontend.chat_prompt import ChatTemplate
 from tidegate.frontend.chat_template import read_chat_template
@@ -15,6 +14,7 @@ from tidegate.frontend.serving import bind, serve, url_of
 from tidegate.frontend.triton.generator import TritonGenerator
 from tidegate.frontend.triton.token_counts import TokenCounter, read_tokenizer
 from tidegate.protocol.errors import ConfigError
+from tidegate.publish.exporter.passed_on import PassedOnMetrics
 from tidegate.scrape.http import HttpUrl, parse_url
 
 METRICS_PORT = 8002
@@ -47,7 +47,7 @@ async def _serve(
     template: ChatTemplate | None,
 ) -> None:
     url = url_of(listener)
-    metrics = TritonMetrics(metrics_url)
+    metrics = PassedOnMetrics(metrics_url)
     generator = TritonGenerator(triton, fetch_metrics=metrics.fetch, counter=counter)
     application = create_app(generator, name=url.removeprefix("http://"), chat_template=template)
 

@@ -1,4 +1,4 @@
-"""Triton's exposition as the frontend passes it on: byte for byte, and with the composite series that it lacks.
+"""A Triton's exposition as the frontend passes it on: byte for byte, and with the composite series that it lacks.
 
 Publishing path: Triton → **one GET for all who ask at the same time** → composites added → /metrics.
 """
@@ -15,8 +15,8 @@ TIMEOUT_S = 2.0
 _ENGINE = ENGINES["triton-tensorrt-llm"]
 
 
-class TritonMetrics:
-    """The metrics of one Triton. The owner calls `close` at the end."""
+class PassedOnMetrics:
+    """Those of one Triton. The owner calls `close` at the end."""
 
     def __init__(self, url: HttpUrl) -> None:
         self._url = url

@@ -1,4 +1,4 @@
-"""The frontend's /metrics: Triton's own, once for all who ask, and what it lacks."""
+"""What the frontend passes on at /metrics: Triton's own, once for all who ask, and what it lacks."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from servers import ModelServer, model_server
-from tidegate.cli.triton_metrics import TritonMetrics
 from tidegate.protocol.errors import ScrapeError
+from tidegate.publish.exporter.passed_on import PassedOnMetrics
 from tidegate.scrape.http import HttpUrl
 from tritons import parse
 
@@ -31,14 +31,14 @@ async def triton() -> AsyncIterator[ModelServer]:
 
 
 @pytest.fixture
-async def metrics(triton: ModelServer) -> AsyncIterator[TritonMetrics]:
-    passed_on = TritonMetrics(HttpUrl("127.0.0.1", triton.port, "/metrics"))
+async def metrics(triton: ModelServer) -> AsyncIterator[PassedOnMetrics]:
+    passed_on = PassedOnMetrics(HttpUrl("127.0.0.1", triton.port, "/metrics"))
     yield passed_on
     passed_on.close()
 
 
 async def test_missing_composites_are_added_and_all_else_is_passed_on(
-    triton: ModelServer, metrics: TritonMetrics
+    triton: ModelServer, metrics: PassedOnMetrics
 ) -> None:
     triton.metrics = INGREDIENTS
 
@@ -53,7 +53,7 @@ async def test_missing_composites_are_added_and_all_else_is_passed_on(
 
 
 async def test_what_lacks_nothing_or_cannot_be_read_is_passed_on_as_it_is(
-    triton: ModelServer, metrics: TritonMetrics
+    triton: ModelServer, metrics: PassedOnMetrics
 ) -> None:
     for body in (b"# nothing of an LLM\nup 1\n", INGREDIENTS + b'nv_trt_llm_request_metrics{model="m" 1\n'):
         triton.metrics = body
@@ -61,7 +61,7 @@ async def test_what_lacks_nothing_or_cannot_be_read_is_passed_on_as_it_is(
         assert await metrics.fetch() == body
 
 
-async def test_all_who_ask_at_the_same_time_share_one_get(triton: ModelServer, metrics: TritonMetrics) -> None:
+async def test_all_who_ask_at_the_same_time_share_one_get(triton: ModelServer, metrics: PassedOnMetrics) -> None:
     triton.metrics_release.clear()
     asking = [asyncio.create_task(metrics.fetch()) for _ in range(10)]
     while not triton.scrapes_waiting:
@@ -74,7 +74,7 @@ async def test_all_who_ask_at_the_same_time_share_one_get(triton: ModelServer, m
     assert (len(set(answers)), triton.scraped) == (1, 1)
 
 
-async def test_a_refusal_is_told_with_its_reason(triton: ModelServer, metrics: TritonMetrics) -> None:
+async def test_a_refusal_is_told_with_its_reason(triton: ModelServer, metrics: PassedOnMetrics) -> None:
     triton.metrics = 503
 
     with pytest.raises(ScrapeError, match="/metrics: status 503 instead of 200"):

@@ -43,9 +43,7 @@ T = TypeVar("T")
 
 
 def load(
-    url: Annotated[
-        str, typer.Argument(metavar="URL", help="Root of a server, or of a gateway before servers: http://HOST:PORT.")
-    ],
+    url: Annotated[str, typer.Argument(metavar="URL", hidden=True)],
     against: Annotated[
         str,
         typer.Option(
@@ -138,9 +136,15 @@ def load(
 ) -> None:
     """Send load to a server, and say how it answers.
 
-    Requests go out when they are due, whether or not those before have been answered (an open loop). Prints times to
-    first token (TTFT), per further output token (TPOT) and end to end, failures, and throughput. Exits 1 when every
-    request failed. Ctrl-C ends the run; what has been answered is reported (exit status 130).
+    URL is the root of whatever streams OpenAI's API: http://HOST:PORT. Requests go out when they are due, whether or
+    not those before have been answered (an open loop). Prints times to first token (TTFT), per further output token
+    (TPOT) and end to end, failures, and throughput. Exits 1 when every request failed. Ctrl-C ends the run; what has
+    been answered is reported (exit status 130).
+
+    \b
+    Examples:
+      tidegate bench load http://gpu-1:8000 --rate 40 --slo ttft=0.5,tpot=0.05
+      tidegate bench load http://gpu-1:8000 --against http://gpu-2:8000
     """
     _check_amounts({"--rate": rate, "--timeout": timeout, "--duration": duration})
     if duration is not None and requests is not None:

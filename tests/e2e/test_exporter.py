@@ -50,6 +50,31 @@ async def test_what_a_server_says_is_passed_on_with_the_composite_it_lacks() -> 
         await process.said(rf"reading {server.url}/metrics \(engine triton-tensorrt-llm\)")
 
 
+async def test_a_type_that_is_none_of_an_exposition_is_put_right() -> None:
+    async with model_server("a") as server, exporter("--scrape", f"{server.url}/metrics") as (_, url):
+        async with aiohttp.request("GET", f"{server.url}/metrics") as own, aiohttp.request("GET", url) as published:
+            assert own.headers["Content-Type"] == "application/octet-stream"
+            assert published.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_its_own_series_tell_of_a_server_that_nobody_scraped_since_it_died() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        server, its_url = await stack.enter_async_context(sim())
+        process, url = await stack.enter_async_context(exporter("--scrape", its_url))
+        own = url.replace("/metrics", "/exporter/metrics")
+        status, text = await get(own)
+        assert (status, values(text)["tidegate_exporter_up"]) == (200, 1)
+        server.process.kill()
+        await server.process.wait()
+
+        async def is_down() -> bool:
+            status, text = await get(own)
+            return (status, values(text)["tidegate_exporter_up"]) == (200, 0)
+
+        await until(is_down)
+        await process.said("no metrics: .*connection refused")
+
+
 async def test_many_who_ask_at_once_cost_the_server_one_answer() -> None:
     async with model_server("a") as server, exporter("--scrape", server.url) as (_, url):
         server.metrics_release.clear()
@@ -214,7 +239,7 @@ async def complete(server: str, *, max_tokens: int = 500) -> None:
     [
         (["--scrape", "ftp://x"], "bad URL 'ftp://x'"),
         (["--scrape", "http://x", "--as", "tgi"], "--as: engine tgi has no name for some of the signals"),
-        (["--scrape", "http://x", "--as", "vlm"], "Did you mean vllm"),
+        (["--scrape", "http://x", "--as", "vlm"], "--as: no engine called 'vlm'. Use one of: vllm,"),
         (["--scrape", "http://x", "--engine", "vlm"], "Did you mean vllm"),
         ([], "missing option '--scrape'"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from processes import free_port, until
-from servers import listening_port
+from servers import listening_port, model_server
 from tidegate.protocol.engines import ENGINES
 from tidegate.protocol.errors import ConfigError
 from tidegate.publish.check import checking
@@ -491,3 +491,38 @@ async def test_a_check_leaves_no_connection_behind(server: Server) -> None:
         return len(asyncio.all_tasks()) <= before
 
     await until(ended)
+
+
+async def test_metrics_of_another_port_are_doubted_and_left_alone_where_two_servers_of_a_host_are_checked(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.says("/metrics", SOUND)
+    monkeypatch.setattr(probe, "TRITON_METRICS_PORT", int(server.url.rpartition(":")[2]))
+    async with model_server("no metrics here", metrics_path="/elsewhere") as other:
+        alone = await report_on(other.url)
+        together = await check_servers([other.url, server.url], CheckOptions())
+
+    assert alone.metrics_url == f"{server.url}/metrics"
+    [doubt] = found(alone, "metrics-elsewhere")
+    assert doubt.startswith(
+        f"there are no metrics at {other.address}; these are from {server.url.removeprefix('http://')}"
+    )
+    assert [report.checked for report in together] == [False, True]
+    assert not found(together[1], "metrics-elsewhere")
+
+
+async def test_with_one_family_only_nobody_can_tell_whether_a_filter_is_honoured(server: Server) -> None:
+    server.says("/metrics", "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting 1\n")
+
+    report = await report_on(server.url)
+
+    assert found(report, "name-filter") == ["whether name[] is honoured cannot be told: there is no other family"]
+
+
+async def test_a_server_is_watched_before_it_is_asked_for_tokens(server: Server) -> None:
+    server.says("/metrics", SOUND)
+
+    await report_on(server.url, watch_s=0.01, api=True)
+
+    paths = [request.partition("?")[0] for request in server.asked]
+    assert max(number for number, path in enumerate(paths) if path == "GET /metrics") < paths.index("GET /v1/models")

@@ -154,3 +154,9 @@ def test_any_json_is_a_load_or_refused(document: list[object]) -> None:
     assert signals.observed_at == 7.0
     assert signals.queued_requests is None or signals.queued_requests >= 0
     assert signals.kv_utilization is None or 0 <= signals.kv_utilization <= 1
+
+
+def test_a_row_that_waited_for_somebody_to_ask_does_not_show_an_idle_server_as_busy() -> None:
+    signals = IterationStatistics().parse(body(row(active=1, scheduled=1, numCompletedRequests=1)), 7.0)
+
+    assert signals == load(queued=0, running=0, kv=0.0, at=7.0)

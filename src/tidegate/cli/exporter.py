@@ -12,7 +12,7 @@ import uvloop
 from tidegate.cli.options import parse_port
 from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.serving_http import Address, serving_http
-from tidegate.protocol.engines import EngineMapping, engine_named
+from tidegate.protocol.engines import ENGINES, EngineMapping, engine_named
 from tidegate.protocol.errors import ConfigError
 from tidegate.publish.exporter.app import exporter_app
 from tidegate.publish.exporter.fetches import Fetches
@@ -82,10 +82,13 @@ def exporter(
 
 
 def _target(name: str) -> EngineMapping | None:
-    if name and engine_named(name).name not in TARGETS:
-        fix = f"Use one of: {', '.join(TARGETS)}."
-        raise ConfigError(f"engine {name} has no name for some of the signals", key="--as", fix=fix)
-    return engine_named(name) if name else None
+    if not name:
+        return None
+    if name in TARGETS:
+        return engine_named(name)
+    known = name in ENGINES
+    problem = f"engine {name} has no name for some of the signals" if known else f"no engine called {name[:100]!r}"
+    raise ConfigError(problem, key="--as", fix=f"Use one of: {', '.join(TARGETS)}.")
 
 
 async def _serve(fetches: Fetches, target: EngineMapping | None, address: Address, url: str) -> None:

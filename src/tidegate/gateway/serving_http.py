@@ -59,7 +59,8 @@ async def serving_http(application: web.Application, addresses: Sequence[Address
             try:
                 await _site(runner, address).start()
             except (OSError, UnicodeError) as error:  # a host name may be no name at all
-                raise ConfigError(f"cannot listen on {address}: {error}", fix="Give another address.") from error
+                reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+                raise ConfigError(f"cannot listen on {address}: {reason}", fix="Give another address.") from error
             name = runner.addresses[-1]  # of a unix socket its path, otherwise host and port
             bound.append(with_port(address, 0 if address.path else name[1]))
         yield bound

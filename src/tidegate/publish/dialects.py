@@ -10,7 +10,7 @@ from types import MappingProxyType
 from tidegate.protocol.engines import EngineMapping, LoraLabels, SeriesLabel, SeriesValue
 from tidegate.protocol.selectors import Selector
 from tidegate.protocol.signals import LoadSignals, LoraSignals
-from tidegate.publish.families import Kind, MetricFamily
+from tidegate.publish.families import STATISTICS_FAMILIES, Kind, MetricFamily
 from tidegate.publish.prometheus import PrometheusBackend
 
 _HELP: Mapping[str, str] = MappingProxyType(
@@ -22,6 +22,8 @@ _HELP: Mapping[str, str] = MappingProxyType(
         "num_blocks": "KV-cache blocks.",
     }
 )
+_FAMILY_HELP: Mapping[str, str] = MappingProxyType({family.name: family.help for family in STATISTICS_FAMILIES})
+"""Of families in which several signals are."""
 
 
 def render_signals(signals: LoadSignals, engine: EngineMapping, *, model: str, lora_updated_at: float = 0.0) -> bytes:
@@ -68,4 +70,5 @@ def _published(signals: LoadSignals, engine: EngineMapping) -> Iterator[tuple[st
 
 
 def _family(selector: Selector, text: str) -> MetricFamily:
+    text = _FAMILY_HELP.get(selector.family, text)
     return MetricFamily(name=selector.family, help=text, kind=Kind.GAUGE, label="", fields={})

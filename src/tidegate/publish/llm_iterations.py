@@ -74,7 +74,11 @@ class LlmIterations:
         # All ranks iterate together, so whether they are at rest is seen at the first.
         for row in by_rank[min(by_rank)][-LATE_ITERATIONS:]:
             self._ended.append(parse_statistics(row).completed_requests or 0)
-        return self._published()
+        published = self._published()
+        # What the newest iteration leaves to run, where that is nothing: rows that have waited for somebody to ask
+        # would show an idle server as busy.
+        alone = len(self._newest) == 1
+        return emptied(published) if alone and at_rest(published) is not None else published
 
     def _rest(self, now: float) -> BatchManagerStatistics | None:
         """Return the statistics without requests, once, when all of them have ended.

@@ -61,9 +61,13 @@ def parse_url(text: str) -> HttpUrl:
         raise _bad_url(text, "it has spaces, control characters or non-ASCII letters")
     try:
         parts = urlsplit(text)
-        host, port = parts.hostname or "", parts.port
+        host = parts.hostname or ""
     except ValueError as error:
         raise _bad_url(text, str(error)) from error
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise _bad_url(text, "the port is no number from 1 to 65535") from error
     if parts.scheme == "https":
         raise _bad_url(text, "https is not supported yet", fix="Use the server's plain HTTP port.")
     if parts.scheme != "http" or not text[5:].startswith("//"):
@@ -281,4 +285,6 @@ def _describe(error: Exception) -> str:
     # asyncio puts the address into the message of an OSError, uvloop does not; the URL names it already.
     if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno).lower()
+    if isinstance(error, socket.gaierror) and error.strerror:
+        return error.strerror.lower()
     return str(error) or type(error).__name__

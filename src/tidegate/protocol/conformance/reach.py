@@ -1,6 +1,7 @@
 """Rules on servers that could not be checked, or are of no engine known."""
 
 import json
+from collections.abc import Iterator
 
 from tidegate.protocol.conformance.finding import Finding, Level, Rule
 from tidegate.protocol.engines import ENGINES
@@ -11,7 +12,11 @@ TIMEOUT = Rule("timeout", Level.ERROR, "The metrics did not come in time.")
 NOT_AN_EXPOSITION = Rule("not-an-exposition", Level.ERROR, "What the URL gives is no exposition.")
 STATISTICS = Rule("statistics-json", Level.ERROR, "The URL gives iteration statistics in JSON, not an exposition.")
 UNKNOWN_ENGINE = Rule("engine-unknown", Level.ERROR, "An exposition, but not of an engine that is known.")
-RULES = (UNREACHABLE, TIMEOUT, NOT_AN_EXPOSITION, STATISTICS, UNKNOWN_ENGINE)
+ELSEWHERE = Rule("metrics-elsewhere", Level.WARNING, "The metrics were found at a port that may be another server's.")
+RULES = (UNREACHABLE, TIMEOUT, NOT_AN_EXPOSITION, STATISTICS, UNKNOWN_ENGINE, ELSEWHERE)
+
+_TRITON_PORT = 8000
+"""Where Triton serves, if its metrics are where they are looked for: at 8002, its default too."""
 
 _STATISTICS_MARK = "numActiveRequests"
 _BY_REASON = {
@@ -28,6 +33,8 @@ def judge(error: ScrapeError) -> Finding:
     rule, fix = _BY_REASON.get(
         error.reason, (NOT_AN_EXPOSITION, "Give the URL of its metrics; some engines need an option to have any.")
     )
+    if error.reason is ScrapeFailure.TOO_LARGE:
+        fix = "Give the URL of its metrics, if these are others; else publish fewer series."
     return rule.finding(str(error), fix)
 
 
@@ -46,6 +53,15 @@ def engine_unknown(url: str) -> Finding:
         f"{url} is an exposition, but of none of the engines known: {', '.join(ENGINES)}",
         "Name the engine with --engine, or give the URL of the model server's own metrics.",
     )
+
+
+def judge_place(*, given: str, found: str, port: int) -> Iterator[Finding]:
+    """Yield a doubt whether the metrics are those of the server. `given`, `found`: host:port; `port`: of `given`."""
+    if given != found and port != _TRITON_PORT:
+        yield ELSEWHERE.finding(
+            f"there are no metrics at {given}; these are from {found}, and may be another server's",
+            f"Name the place of its own: http://{given},metrics=http://{found}/metrics, if that is it.",
+        )
 
 
 def is_statistics(body: bytes) -> bool:

@@ -59,6 +59,8 @@ def judge_filter(probe: FilterProbe, whole: StrictReading) -> Finding:
         return NAME_FILTER.finding(f"name[]={probe.family} gives nothing")
     if any(filtered.family(sample.family) != probe.family for sample in filtered.samples):
         return NAME_FILTER.finding("name[] is ignored: other families come along")
+    if len(filtered.samples) == len(whole.samples):
+        return NAME_FILTER.finding("whether name[] is honoured cannot be told: there is no other family")
     return NAME_FILTER.finding(f"name[] is honoured: {len(filtered.samples)} of {len(whole.samples)} samples come")
 
 

@@ -5,6 +5,7 @@ that, where they are wanted.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from tidegate.protocol.conformance.evidence import Evidence, gather
 from tidegate.protocol.conformance.finding import Finding
 from tidegate.protocol.conformance.verdict import in_order, judge_evidence
 from tidegate.protocol.engines import ENGINES, EngineMapping
-from tidegate.protocol.errors import ScrapeError
+from tidegate.protocol.errors import ConfigError, ScrapeError
 from tidegate.protocol.signals import LoadSignals
 from tidegate.publish.check.asking import Client, open_session
 from tidegate.publish.check.fetching import Fetcher, Place, StatisticsFoundError, open_fetcher
@@ -61,6 +62,8 @@ class _Target:
     """Where it takes requests."""
     metrics: HttpUrl
     """Where its exposition is, or its base URL, near which it is."""
+    alone: bool
+    """Whether no other server of its host is checked."""
 
 
 async def check_servers(urls: Sequence[str], options: CheckOptions) -> list[ServerReport]:
@@ -71,7 +74,7 @@ async def check_servers(urls: Sequence[str], options: CheckOptions) -> list[Serv
     Raises:
         ConfigError: a URL is malformed.
     """
-    targets = list(map(_parse_target, urls))
+    targets = _parse_targets(urls)
     turns, quiet = asyncio.Semaphore(SERVERS_AT_A_TIME), asyncio.Lock()
 
     async def in_turn(target: _Target) -> ServerReport:
@@ -83,16 +86,22 @@ async def check_servers(urls: Sequence[str], options: CheckOptions) -> list[Serv
     return [check.result() for check in checks]
 
 
-def _parse_target(text: str) -> _Target:
-    serving, _, metrics = text.partition(METRICS)
-    url = parse_url(serving)
-    return _Target(text, url, parse_url(metrics) if metrics else url)
+def _parse_targets(texts: Sequence[str]) -> list[_Target]:
+    urls = []
+    for text in texts:
+        serving, named, metrics = text.partition(METRICS)
+        if named and not metrics:
+            raise ConfigError(f"{text!r} names no URL after metrics=", fix="Write URL,metrics=URL.")
+        url = parse_url(serving)
+        urls.append((text, url, parse_url(metrics) if metrics else url))
+    at_host = Counter(serving.host for _, serving, _ in urls)
+    return [_Target(text, serving, metrics, at_host[serving.host] == 1) for text, serving, metrics in urls]
 
 
 async def _check(target: _Target, options: CheckOptions, quiet: asyncio.Lock) -> ServerReport:
     with open_fetcher(options.timeout_s, quiet) as fetcher:
         try:
-            place = await fetcher.find(target.metrics, options.engine)
+            place = await fetcher.find(target.metrics, options.engine, alone=target.alone)
             engine = place.engine or options.engine
             if engine is None:
                 return _of_no_engine(target.text, place)
@@ -123,14 +132,15 @@ async def _check_place(
         verdict = judge_evidence(evidence)
     findings = await _confirmed(verdict.findings, fetcher, url, engine)
     findings.extend(await _filter(fetcher, url, evidence))
+    findings.extend(reach.judge_place(given=target.metrics.authority, found=url.authority, port=target.metrics.port))
     if engine is _DRAINS and url.path == PATH_BESIDE_JSON:
         findings.append(transport.judge_beside(f"http://{url.authority}/metrics", str(url)))
-    if options.api or options.orca:
-        findings.extend(await _ask(f"http://{target.serving.authority}", evidence, options))
     movements: Sequence[watching.Movement] = ()
-    if options.watch_s:
+    if options.watch_s:  # before anything is asked of the server, which would change what there is to see
         movements, told = await _watch(fetcher, url, engine, options.watch_s)
         findings.extend(told)
+    if options.api or options.orca:
+        findings.extend(await _ask(f"http://{target.serving.authority}", evidence, options))
     return ServerReport(
         url=target.text,
         metrics_url=str(url),

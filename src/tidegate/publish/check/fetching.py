@@ -47,8 +47,11 @@ class Fetcher:
         """Held while an exposition is read, and by a GET whose time must not be that of reading another one."""
         self._connections: dict[str, HttpConnection] = {}
 
-    async def find(self, given: HttpUrl, engine: EngineMapping | None) -> Place:
+    async def find(self, given: HttpUrl, engine: EngineMapping | None, *, alone: bool) -> Place:
         """Return where the exposition is: at the URL given, or near it if that is the server's base.
+
+        `alone`: whether what is found at another port of the host can be this server's. With several servers there,
+        nobody could tell whose it is.
 
         Raises:
             ScrapeError: nowhere; StatisticsFoundError where there is something to read, but not for `check`.
@@ -56,7 +59,7 @@ class Fetcher:
         failures: list[ScrapeError] = []
         foreign: HttpUrl | None = None
         statistics: HttpUrl | None = None
-        places = places_before_json(given)
+        places = [url for url in places_before_json(given) if alone or url.authority == given.authority]
         for url in places:
             if statistics is not None and url.authority != statistics.authority:
                 continue  # The server is found: what answers elsewhere is another.

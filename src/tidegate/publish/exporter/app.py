@@ -13,6 +13,7 @@ from tidegate.publish.exporter.fetches import Fetches
 from tidegate.publish.exporter.rendering import join, only, render_load, render_status
 from tidegate.publish.prometheus import CONTENT_TYPE
 
+EXPOSITION_TYPES = ("text/plain", "application/openmetrics-text")
 FILTER = "name[]"
 """Query parameter that names the only families wanted, as servers built on prometheus_client know it."""
 
@@ -40,12 +41,12 @@ def exporter_app(
         ours = engine is not None or fetched.scrape.exposition is None
         if ours and FILTER in request.query:
             body = only(body, request.query.getall(FILTER))
-        content_type = CONTENT_TYPE if ours else fetched.scrape.content_type
-        if not content_type.isprintable():
-            content_type = ""  # No answer can have such a header.
-        return web.Response(body=body, headers={"Content-Type": content_type or CONTENT_TYPE})
+        content_type = fetched.scrape.content_type
+        passed_on = not ours and content_type.isprintable() and content_type.startswith(EXPOSITION_TYPES)
+        return web.Response(body=body, headers={"Content-Type": content_type if passed_on else CONTENT_TYPE})
 
     async def own_metrics(_: web.Request) -> web.Response:
+        await fetches.latest()  # what it says of the server is to be true now
         return web.Response(body=status(), headers={"Content-Type": CONTENT_TYPE})
 
     async def healthz(_: web.Request) -> web.Response:

@@ -90,7 +90,7 @@ class Fetches:
     def _note(self, fetched: Fetched) -> None:
         before, self._last = self._last, fetched
         self.counts[fetched.error.reason if fetched.error else "ok"] += 1
-        if fetched.error is not None and (before is None or before.error is None):
+        if fetched.error is not None and (before is None or str(before.error) != str(fetched.error)):
             log.warning("no metrics: %s", fetched.error)
         if fetched.scrape is not None and (before is None or before.scrape is None):
             log.info("reading %s (engine %s)", self._source.url, fetched.scrape.engine.name)

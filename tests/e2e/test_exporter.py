@@ -51,10 +51,14 @@ async def test_what_a_server_says_is_passed_on_with_the_composite_it_lacks() -> 
 
 
 async def test_a_type_that_is_none_of_an_exposition_is_put_right() -> None:
-    async with model_server("a") as server, exporter("--scrape", f"{server.url}/metrics") as (_, url):
-        async with aiohttp.request("GET", f"{server.url}/metrics") as own, aiohttp.request("GET", url) as published:
-            assert own.headers["Content-Type"] == "application/octet-stream"
-            assert published.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    async with (
+        model_server("a") as server,
+        exporter("--scrape", f"{server.url}/metrics") as (_, url),
+        aiohttp.request("GET", f"{server.url}/metrics") as own,
+        aiohttp.request("GET", url) as published,
+    ):
+        assert own.headers["Content-Type"] == "application/octet-stream"
+        assert published.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def test_its_own_series_tell_of_a_server_that_nobody_scraped_since_it_died() -> None:

@@ -151,7 +151,8 @@ def test_urls_and_bodies_are_those_of_the_api() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h/v1/chat/completions", "http://h?x=1", "http://h#x", "h:80", "http://h:99999"]
+    "url",
+    ["http://h/v1/chat/completions", "http://h?x=1", "http://h#x", "http://me:secret@h", "h:80", "http://h:99999"],
 )
 def test_what_is_no_root_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="Write it like"):

@@ -1,6 +1,7 @@
 """Figures of a load run → tables and sentences, JSON, pictures."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import StringIO
@@ -127,6 +128,17 @@ def test_a_run_that_was_cut_off_says_what_is_missing() -> None:
 
 def test_a_server_process_that_ended_is_told() -> None:
     assert "Process 4242 ended during the run" in rendered(figures(FRONTEND, server_cpu=None))
+
+
+def test_names_of_servers_are_few_and_do_not_act_on_a_terminal() -> None:
+    found = figures(FRONTEND)
+    names = {f"\x1b[2Jserver-{k:02}": 100 - k for k in range(20)}
+
+    shown = rendered(replace(found, targets=[replace(found.targets[0], served_by=names)]))
+
+    assert "\x1b" not in shown
+    assert shown.count("served by ?[2Jserver-") == 16
+    assert re.search(r"^by 4 others +330$", shown, re.MULTILINE)
 
 
 def test_without_any_pair_there_is_no_comparison() -> None:

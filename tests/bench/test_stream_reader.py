@@ -75,6 +75,8 @@ def test_an_answer_that_speaks_of_errors_is_no_error_event() -> None:
         b'data: "content"\n',
         b'data: {"choices": {"content": 1}}\n',
         b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n',
+        b'data: {"choices": [], "usage": {"completion_tokens": -3}}\n',
+        b'data: {"choices": [], "usage": {"completion_tokens": 1' + b"0" * 20 + b"}}\n",
         b'data: {"error": ' + b"[" * 100_000 + b"\n",
     ],
 )

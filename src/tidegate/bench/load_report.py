@@ -3,6 +3,7 @@
 Bench: LoadFigures → **tables and sentences**.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rich import box
@@ -16,6 +17,8 @@ from tidegate.bench.load_plan import LoadPlan
 from tidegate.bench.load_run import MEASURES, LoadFigures
 
 TITLES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "end to end"}
+MAX_SERVERS = 16
+"""Rows of who answered: a fingerprint may be another in every answer."""
 MAX_DETAIL = 200
 """Characters of a server's error that are shown."""
 DOUBTFUL = "?"
@@ -65,7 +68,7 @@ def _headings(figures: LoadFigures) -> Iterator[str]:
     if setup.label:
         yield setup.label
     for target in setup.targets:
-        yield f"{target.url}, model {target.model}"
+        yield f"{target.url}, model {_shown(target.model)}"
     yield describe_plan(setup.plan) + (", dealt to both" if len(setup.targets) == 2 else "")
 
 
@@ -100,9 +103,22 @@ def _counts(targets: Sequence[TargetFigures]) -> Table:
     if any(target.cached_tokens is not None for target in targets):
         table.add_row("of them cached", *(_cached(target) for target in targets))
     table.add_row("under way at most", *(f"{target.peak_open:,}" for target in targets))
-    for server in sorted({server for target in targets for server in target.served_by}):
-        table.add_row(Text(f"served by {server}"), *(f"{target.served_by.get(server, 0):,}" for target in targets))
+    for server, row in _served(targets):
+        table.add_row(Text(server), *(f"{count:,}" for count in row))
     return table
+
+
+def _served(targets: Sequence[TargetFigures]) -> Iterator[tuple[str, list[int]]]:
+    """Yield a row for each server that answered, the busiest ones; the others in one."""
+    total: Counter[str] = Counter()
+    for target in targets:
+        total.update(target.served_by)
+    named = sorted(server for server, _ in total.most_common(MAX_SERVERS))
+    for server in named:
+        yield f"served by {_shown(server)}", [target.served_by.get(server, 0) for target in targets]
+    if len(total) > MAX_SERVERS:
+        rest = [sum(target.served_by.values()) - sum(target.served_by.get(s, 0) for s in named) for target in targets]
+        yield f"by {len(total) - MAX_SERVERS:,} others", rest
 
 
 def _remarks(figures: LoadFigures) -> Iterator[str]:

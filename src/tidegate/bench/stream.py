@@ -5,6 +5,7 @@ processor from the servers it measures: here the first chunk with content is par
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
@@ -44,15 +45,19 @@ class _Choice(msgspec.Struct):
     text: str | None = None
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+"""Of tokens; what is beyond is nonsense that would spoil every sum."""
+
+
 class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class Usage(msgspec.Struct):
     """What the server counted; tokens. None where it does not say."""
 
-    completion_tokens: int = 0
-    prompt_tokens: int | None = None
+    completion_tokens: Count = 0
+    prompt_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
 
     @property

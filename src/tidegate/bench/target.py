@@ -86,7 +86,7 @@ def parse_root(url: str) -> str:
         raise ConfigError(f"{url!r} is not a URL: {error}", fix=FIX) from error
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
         raise ConfigError(f"{url!r} is not an http URL", fix=FIX)
-    if parts.query or parts.fragment or parts.path.endswith("/completions"):
+    if parts.query or parts.fragment or "@" in parts.netloc or parts.path.endswith("/completions"):
         raise ConfigError(f"{url!r} is more than the root of a server", fix=FIX)
     return url.rstrip("/").removesuffix("/v1")
 

@@ -175,11 +175,14 @@ def load(
     draw = _plotter(plots)
     started = datetime.now(tz=UTC)
     urls = [url, against] if against else [url]
-    figures, ended_early = _measure(setup, urls, model=model, api=Api.CHAT if chat else Api.COMPLETION)
-    _print(figures)
-    if json is not None:
-        write_file(json, render_json(figures, started=started), key="--json")
-    draw(figures)
+    try:
+        figures, ended_early = _measure(setup, urls, model=model, api=Api.CHAT if chat else Api.COMPLETION)
+        _print(figures)
+        if json is not None:
+            write_file(json, render_json(figures, started=started), key="--json")
+        draw(figures)
+    except KeyboardInterrupt:  # a further Ctrl-C, while the figures are drawn up
+        raise typer.Exit(INTERRUPTED) from None
     if ended_early:
         raise typer.Exit(INTERRUPTED)
     if figures.silent:

@@ -30,7 +30,7 @@ async def complaint(*arguments: str) -> str:
     ("arguments", "says"),
     [
         (["localhost:8000"], ["'localhost:8000'", "Write it as http://"]),
-        (["http://localhost:80000"], ["'http://localhost:80000'", "Port out of range", "Write it as http://"]),
+        (["http://localhost:80000"], ["'http://localhost:80000'", "no number from 1 to 65535", "Write it as http://"]),
         (["https://gpu-1"], ["'https://gpu-1'", "https is not supported", "plain HTTP port"]),
         (["http://gpu-1:8000/v1"], ["'http://gpu-1:8000/v1' has a path", "http://gpu-1:8000"]),
         (["http://gpu-1:8000", "http://gpu-1:8000"], ["gpu-1:8000", "listed twice"]),

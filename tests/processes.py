@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import re
 import signal
 import sys
@@ -14,8 +15,11 @@ from typing import Any, TypeVar
 import aiohttp
 
 from tidegate.gateway.local import reserved_port
+from tidegate.protocol.errors import ConfigError
 
 DEADLINE_S = 30.0
+UNGIVEN_PORTS = (20_000, 32_768)
+"""Linux gives clients those from 32,768 on."""
 
 T = TypeVar("T")
 
@@ -29,9 +33,17 @@ async def until(probe: Callable[[], Awaitable[T]], *, within_s: float = DEADLINE
 
 
 def free_port() -> int:
-    """Return a port of loopback that is free now, for programs that cannot find one themselves."""
-    with reserved_port("127.0.0.1", 0, fix="") as port:
-        return port
+    """Return a port of loopback that is free now, for programs that cannot find one themselves.
+
+    Below those that the system gives to clients: in the second until the program binds it, one of thousands of
+    connections would take it.
+    """
+    while True:
+        with (
+            contextlib.suppress(ConfigError),
+            reserved_port("127.0.0.1", random.SystemRandom().randrange(*UNGIVEN_PORTS), fix="") as port,
+        ):
+            return port
 
 
 async def listens(port: int) -> bool:

@@ -1,5 +1,6 @@
 """Our own Envoy, real, in front of services that run inside the test: for answers that no real picker gives."""
 
+import asyncio
 import contextlib
 import functools
 import time
@@ -91,6 +92,8 @@ class ReachingBack(AuthorizationService):
     """Decides as always; what becomes of the answer then, the test says."""
 
     on_its_way: Answered | None = None
+    hangs = False
+    """Whether it decides nothing."""
 
     def __init__(self, director: Director, clock: Callable[[], float]) -> None:
         super().__init__(director, clock)
@@ -98,6 +101,8 @@ class ReachingBack(AuthorizationService):
 
     async def check(self, request: auth.CheckRequest, context: object) -> auth.CheckResponse:
         self.asked.append(request)
+        if self.hangs:
+            await asyncio.get_running_loop().create_future()
         answer = await super().check(request, context)
         return answer if self.on_its_way is None else await self.on_its_way(answer)
 

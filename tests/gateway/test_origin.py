@@ -40,7 +40,9 @@ class TestOrigin:
         for number, began in enumerate(moments):
             pool.dispatch(0, f"ours-{number}", now=NOW, prompt_tokens=0, origin=origin_of(socket("::1"), began))
 
-        assert [pool.id_from(origin_of(socket("::1"), began)) for began in moments] == ["ours-0", "ours-1", "ours-2"]
+        pool.release_from(origin_of(socket("::1"), moments[1]), now=NOW)
+
+        assert [pool.release(f"ours-{n}", now=NOW, answered_by=None) for n in range(3)] == [True, False, True]
 
 
 class TestAddress:

@@ -302,3 +302,20 @@ def prefer(up: ObservedEnvoy, name: str) -> None:
     for endpoint in up.pool.endpoints:
         busy = 0 if endpoint.name == name else 10
         up.pool.report(endpoint.name, signals(queued=busy, running=busy, kv=0.0, at=now), started_at=now)
+
+
+async def test_a_question_that_a_picker_reads_after_the_end_of_its_request_counts_nowhere(tmp_path: Path) -> None:
+    async with model_servers(1) as [server], observed_envoy(tmp_path, server) as up:
+        up.authorization.hangs = True
+        async with aiohttp.request("POST", up.url, data=b"{}") as answer:
+            assert answer.status == 200
+        [outcome] = await up.told()
+        assert outcome.decision_id == ""
+        up.authorization.hangs = False
+
+        await up.authorization.check(up.authorization.asked[0], None)
+        assert await up.in_flight() == 0
+
+        async with aiohttp.request("POST", up.url, data=b"{}") as answer:
+            assert answer.status == 200
+        assert [outcome.decision_id != "" for outcome in await up.told(2)] == [False, True]

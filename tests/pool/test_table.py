@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from factories import NOW, STALE_AFTER_S, endpoint, endpoints, pool_of, signals
+from tidegate.pool.dispatches import MAX_ENDED
 from tidegate.pool.row import EJECTION_S, REPAIR_AFTER_S
 from tidegate.pool.table import Pool
 
@@ -136,16 +137,45 @@ class TestRelease:
 
 
 class TestOrigin:
-    def test_a_request_is_found_by_where_it_came_from_until_it_ends(self) -> None:
+    def test_the_end_of_a_request_whose_decision_nobody_read_is_found_by_where_it_came_from(self) -> None:
         pool = pool_of(queued=[0])
-        pool.dispatch(0, "a", now=NOW, prompt_tokens=0.0, origin=("10.0.9.9:5000", 7))
-        assert pool.id_from(("10.0.9.9:5000", 7)) == "a"
-        assert pool.id_from(("10.0.9.9:5000", 8)) == ""
-        assert pool.id_from(None) == ""
+        for moment in (7, 8):
+            pool.dispatch(0, f"at {moment}", now=NOW, prompt_tokens=0.0, origin=("10.0.9.9:5000", moment))
 
-        pool.release("a", now=NOW, answered_by=None)
+        pool.release_from(("10.0.9.9:5000", 7), now=NOW)
+        pool.release_from(("10.0.9.9:5000", 9), now=NOW)
 
-        assert pool.id_from(("10.0.9.9:5000", 7)) == ""
+        assert pool.view(NOW).in_flight.tolist() == [1]
+        assert pool.release("at 8", now=NOW, answered_by=None)
+
+    def test_a_decision_that_comes_after_the_end_of_its_request_is_not_counted(self) -> None:
+        pool = pool_of(queued=[0])
+        pool.release_from("there", now=NOW)
+
+        pool.dispatch(0, "late", now=NOW, prompt_tokens=0.0, origin="there")
+        assert pool.view(NOW).in_flight.tolist() == [0]
+        assert pool.rows[0].picks == 0
+
+        pool.dispatch(0, "another", now=NOW, prompt_tokens=0.0, origin="there")
+        assert pool.view(NOW).in_flight.tolist() == [1]
+
+    def test_requests_without_an_origin_have_nothing_in_common(self) -> None:
+        pool = pool_of(queued=[0])
+        pool.dispatch(0, "a", now=NOW, prompt_tokens=0.0)
+        pool.release_from(None, now=NOW)
+        pool.dispatch(0, "b", now=NOW, prompt_tokens=0.0)
+
+        assert pool.view(NOW).in_flight.tolist() == [2]
+
+    def test_only_so_many_ends_without_a_decision_are_remembered(self) -> None:
+        pool = pool_of(queued=[0])
+        for number in range(MAX_ENDED + 1):
+            pool.release_from(number, now=NOW)
+
+        for number in (0, 1, MAX_ENDED):
+            pool.dispatch(0, f"late {number}", now=NOW, prompt_tokens=0.0, origin=number)
+
+        assert pool.view(NOW).in_flight.tolist() == [1]
 
     def test_of_two_from_the_same_place_the_later_is_found_and_both_can_end(self) -> None:
         pool = pool_of(queued=[0])
@@ -153,17 +183,19 @@ class TestOrigin:
             pool.dispatch(0, name, now=NOW, prompt_tokens=0.0, origin="there")
 
         assert pool.release("a", now=NOW, answered_by=None)
-        assert pool.id_from("there") == "b"
-        assert pool.release("b", now=NOW, answered_by=None)
-        assert pool.id_from("there") == ""
+        pool.release_from("there", now=NOW)
+
+        assert pool.view(NOW).in_flight.tolist() == [0]
+        assert not pool.release("b", now=NOW, answered_by=None)
 
     def test_with_its_endpoint_a_request_leaves_no_trace(self) -> None:
         pool = pool_of(queued=[0])
         pool.dispatch(0, "a", now=NOW, prompt_tokens=0.0, origin="there")
 
         pool.set_endpoints([])
+        pool.release_from("there", now=NOW)
 
-        assert pool.id_from("there") == ""
+        assert pool.view(NOW).in_flight.tolist() == []
 
 
 class TestDoubt:

@@ -4,6 +4,9 @@ from collections.abc import Collection, Hashable, Iterable
 
 from tidegate.pool.row import Dispatch, Row
 
+MAX_ENDED = 4096
+"""How many requests are remembered that ended before they were decided on: those of some seconds in which we hung."""
+
 
 class Dispatches:
     """Whatever a row counts is here, and nothing else."""
@@ -11,6 +14,8 @@ class Dispatches:
     def __init__(self) -> None:
         self._by_id: dict[str, tuple[Row, Dispatch]] = {}
         self._ids_by_origin: dict[Hashable, str] = {}
+        self._ended: dict[Hashable, None] = {}
+        """Origins, the oldest first."""
 
     def add(self, row: Row, dispatch: Dispatch) -> None:
         """Remember a request that was sent to the row's endpoint."""
@@ -25,9 +30,27 @@ class Dispatches:
             self._forget_origin(known[1])
         return known
 
-    def id_from(self, origin: Hashable) -> str:
-        """Return our id of the request that came from there; empty when there is none."""
-        return self._ids_by_origin.get(origin, "")
+    def pop_from(self, origin: Hashable) -> tuple[Row, Dispatch] | None:
+        """Forget the request that came from there and has ended, and return it.
+
+        None when it is not known, or not yet: `take_ended` tells so once, when it comes.
+        """
+        dispatch_id = self._ids_by_origin.get(origin)
+        if dispatch_id is not None:
+            return self.pop(dispatch_id)
+        if origin is None:
+            return None
+        self._ended[origin] = None
+        if len(self._ended) > MAX_ENDED:
+            del self._ended[next(iter(self._ended))]
+        return None
+
+    def take_ended(self, origin: Hashable) -> bool:
+        """Return whether the request that came from there is known to have ended, and forget that."""
+        if origin not in self._ended:
+            return False
+        del self._ended[origin]
+        return True
 
     def discard(self, dispatches: Iterable[Dispatch]) -> None:
         """Forget requests that their row has forgotten."""

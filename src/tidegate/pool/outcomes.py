@@ -112,9 +112,8 @@ class Outcomes:
             self._pool.release(outcome.decision_id, now=now, answered_by=_answered_by(outcome), well=well)
             return
         self.unpicked += bool(outcome.served_by)
-        # The client left, or Envoy's patience ended, just as the decision was made: it is counted at an endpoint, but
-        # Envoy has never read it.
-        self._pool.release(self._pool.id_from(outcome.origin), now=now, answered_by=None)
+        # The client left, or Envoy's patience ended, before the decision was read: it may be counted at an endpoint.
+        self._pool.release_from(outcome.origin, now=now)
 
     def _count_tokens(self, name: str, usage: TokenUsage) -> None:
         if usage is NO_USAGE:

@@ -150,17 +150,27 @@ class Pool:
         """Count a request as sent to the endpoint of row `index`.
 
         `prompt_tokens` may be an estimate. `tracked`: `release` will tell its end; otherwise it counts until a report
-        has seen it. `origin`: what else it can be found by, see `id_from`.
+        has seen it. `origin`: what else it can be found by; where `release_from` was told its end already, it is not
+        counted.
         """
+        if self._dispatches.take_ended(origin):
+            return
         row = self._rows[index]
         dispatch = Dispatch(dispatch_id, now, prompt_tokens, tracked, origin)
         self._dispatches.add(row, dispatch)
         row.add(dispatch)
         self._write(row)
 
-    def id_from(self, origin: Hashable) -> str:
-        """Return the id of the request in flight that came from there; empty when there is none."""
-        return self._dispatches.id_from(origin)
+    def release_from(self, origin: Hashable, *, now: float) -> None:
+        """Count the request that came from there as ended, though Envoy has not read our decision on it.
+
+        A picker that hung reads what Envoy asked a while ago, and what it says of the end since, in any order: the
+        decision may be still to come.
+        """
+        if (known := self._dispatches.pop_from(origin)) is not None:
+            row, dispatch = known
+            row.remove(dispatch, now)
+            self._write(row)
 
     def release(self, dispatch_id: str, *, now: float, answered_by: str | None, well: bool = True) -> bool:
         """Count a request as ended, once; False when the id is not, or no longer, known.

@@ -111,9 +111,7 @@ def _grpc_cluster(name: str, unix_socket: Path) -> JsonObject:
     return {
         "name": name,
         "type": "STATIC",
-        # Where nobody listens, that is told at once. Only a machine that is too busy lets a connection take long, and
-        # giving it up would lose outcomes, or send a request unpicked.
-        "connect_timeout": "10s",
+        "connect_timeout": "0.25s",
         "circuit_breakers": _wide_open(),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {

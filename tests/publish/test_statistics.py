@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.publish.statistics import BatchManagerStatistics, at_rest, combine_ranks, parse_statistics
+from tidegate.publish.statistics import BatchManagerStatistics, combine_ranks, emptied, is_at_rest, parse_statistics
 
 ISSUE_3376: dict[str, Any] = {  # TensorRT-LLM issue #3376: requests wait outside "active"
     "iter": 58,
@@ -262,10 +262,10 @@ def test_any_mapping_gives_statistics_within_their_ranges(raw: dict[Any, Any]) -
 def test_after_the_iteration_in_which_the_last_requests_ended_the_batch_manager_is_at_rest() -> None:
     last = parse_statistics(ISSUE_3376 | {"numQueuedRequests": 0, "numCompletedRequests": 1})
 
-    idle = at_rest(last)
+    idle = emptied(last)
 
+    assert is_at_rest(last)
     assert (last.active_requests, last.scheduled_requests, last.generation_requests) == (1, 1, 1)
-    assert idle is not None
     assert (idle.active_requests, idle.scheduled_requests, idle.generation_requests, idle.waiting_requests) == (0,) * 4
     assert (idle.used_kv_blocks, idle.max_requests, idle.iteration) == (5495, 2048, 58)
     assert idle.static_context_tokens is None
@@ -282,16 +282,14 @@ def test_after_the_iteration_in_which_the_last_requests_ended_the_batch_manager_
     ],
 )
 def test_with_requests_left_or_unknown_it_is_not_at_rest(last: dict[str, int]) -> None:
-    assert at_rest(parse_statistics(last)) is None
+    assert not is_at_rest(parse_statistics(last))
 
 
 def test_requests_that_ended_before_may_still_be_counted_as_active() -> None:
     last = parse_statistics({"numActiveRequests": 3, "numCompletedRequests": 1})
 
-    assert at_rest(last, ended_before=1) is None
-    idle = at_rest(last, ended_before=2)
-    assert idle is not None
-    assert idle.active_requests == 0
+    assert not is_at_rest(last, ended_before=1)
+    assert is_at_rest(last, ended_before=2)
 
 
 def test_a_sum_over_ranks_is_unknown_where_one_of_them_does_not_say() -> None:

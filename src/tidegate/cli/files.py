@@ -12,8 +12,18 @@ def check_writable(file: Path, *, key: str) -> None:
         raise _cannot_write(file, "it is a directory", key)
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise _cannot_write(
-            file, "it may not be written" if file.parent.is_dir() else f"there is no {file.parent}", key
+            file, "it may not be written" if file.parent.is_dir() else f"there is no directory {file.parent}", key
         )
+
+
+def check_replaceable(file: Path, *, key: str) -> None:
+    """As `check_writable`, for a file that is renamed into its place. It is not touched: others may be following it."""
+    if file.is_dir():
+        raise _cannot_write(file, "it is a directory", key)
+    if not file.parent.is_dir():
+        raise _cannot_write(file, f"there is no directory {file.parent}", key)
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise _cannot_write(file, f"{file.parent} is not writable", key)
 
 
 def write_file(file: Path, content: bytes, *, key: str) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import secrets
 import time
@@ -16,6 +15,7 @@ import typer
 import uvloop
 
 from tidegate.cli.endpoints import endpoint_source
+from tidegate.cli.files import check_replaceable
 from tidegate.cli.options import parse_port
 from tidegate.cli.stopping import cancel_on_signals
 from tidegate.gateway.access_log import AccessLogService
@@ -32,7 +32,6 @@ from tidegate.pool.endpoint import Endpoint
 from tidegate.pool.outcomes import Outcomes
 from tidegate.pool.scraper import Scraper
 from tidegate.pool.table import Pool
-from tidegate.protocol.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ def picker(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     source = endpoint_source(urls or [], endpoints)
     if envoy_endpoints:
-        _check_writable(envoy_endpoints)
+        check_replaceable(envoy_endpoints, key="--envoy-endpoints")
     else:  # Under `up`, which has checked the source, this may be a restart while the file is bad.
         source.read()
     on = f"[{host}]" if ":" in host else host
@@ -105,20 +104,6 @@ def picker(
                 envoy_endpoints=envoy_endpoints,
             )
         )
-
-
-def _check_writable(file: Path) -> None:
-    """Raise ConfigError where no such file can be written. It is not touched: Envoy may be following it."""
-    directory = file.parent
-    if not directory.is_dir():
-        problem = f"there is no directory {directory}"
-    elif file.is_dir():
-        problem = "it is a directory"
-    elif not os.access(directory, os.W_OK | os.X_OK):
-        problem = f"{directory} is not writable"
-    else:
-        return
-    raise ConfigError(f"cannot write {file}: {problem}", fix="Give another path.", key="--envoy-endpoints")
 
 
 async def _serve(

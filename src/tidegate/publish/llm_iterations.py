@@ -12,9 +12,9 @@ from typing import Any
 
 from tidegate.publish.statistics import (
     BatchManagerStatistics,
-    at_rest,
     combine_ranks,
     emptied,
+    is_at_rest,
     parse_figure,
     parse_statistics,
 )
@@ -78,7 +78,7 @@ class LlmIterations:
         # What the newest iteration leaves to run, where that is nothing: rows that have waited for somebody to ask
         # would show an idle server as busy.
         alone = len(self._newest) == 1
-        return emptied(published) if alone and at_rest(published) is not None else published
+        return emptied(published) if alone and is_at_rest(published) else published
 
     def _rest(self, now: float) -> BatchManagerStatistics | None:
         """Return the statistics without requests, once, when all of them have ended.
@@ -92,7 +92,7 @@ class LlmIterations:
             return None
         first = next(iter(self._newest.values()))
         ended_before = sum(list(self._ended)[:-1]) if quiet else 0
-        if at_rest(first, ended_before=ended_before) is None:
+        if not is_at_rest(first, ended_before=ended_before):
             return None
         self._resting = True
         return emptied(self._published())

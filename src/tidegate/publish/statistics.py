@@ -164,8 +164,8 @@ def parse_statistics(raw: Mapping[str, Any]) -> BatchManagerStatistics:
     )
 
 
-def at_rest(last: BatchManagerStatistics, *, ended_before: int = 0) -> BatchManagerStatistics | None:
-    """Return what an idle batch manager would say after its `last` iteration; None where requests are left to run.
+def is_at_rest(last: BatchManagerStatistics, *, ended_before: int = 0) -> bool:
+    """Return whether the `last` iteration of a batch manager left no request to run; then it is idle, and `emptied`.
 
     An engine without work does not iterate, so what it said last stands, and that still counts the requests that ended
     in the iteration: TensorRT-LLM's PyTorch executor counts the active ones when an iteration begins. KV-cache blocks
@@ -175,9 +175,9 @@ def at_rest(last: BatchManagerStatistics, *, ended_before: int = 0) -> BatchMana
     its default, begins an iteration before it has seen which requests the one before ended.
     """
     if last.active_requests is None:
-        return None
+        return False
     ended = ended_before + (last.completed_requests or 0)
-    return emptied(last) if last.active_requests - ended + (last.queued_requests or 0) <= 0 else None
+    return last.active_requests - ended + (last.queued_requests or 0) <= 0
 
 
 def emptied(last: BatchManagerStatistics) -> BatchManagerStatistics:

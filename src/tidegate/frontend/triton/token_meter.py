@@ -17,7 +17,7 @@ class TokenMeter:
         self._prompt = prompt
         self._counter = counter
         self._streamed = streamed
-        self._counted_prompt: int | None = None
+        self._prompt_tokens: int | None = None
         self._texts: list[str] = []
 
     def add(self, text: str) -> None:
@@ -38,18 +38,21 @@ class TokenMeter:
 
     async def _usage(self, answer: Answer, completion_tokens: int | None) -> Usage:
         prompt_tokens = answer.input_tokens
-        if prompt_tokens is None and self._counter is not None:
-            if self._counted_prompt is None:
-                self._counted_prompt = await self._counter.count_prompt(self._prompt)
-            prompt_tokens = self._counted_prompt
+        known = prompt_tokens is not None or self._counter is not None
+        if prompt_tokens is None:
+            prompt_tokens = self._prompt_tokens = self._prompt_tokens or await self._count_prompt()
         return Usage(
-            prompt_tokens=_tokens(len(self._prompt.encode(errors="replace")))
-            if prompt_tokens is None
-            else prompt_tokens,
+            prompt_tokens=prompt_tokens,
             completion_tokens=self._estimate(answer) if completion_tokens is None else completion_tokens,
             cached_tokens=0,
-            estimated=prompt_tokens is None or completion_tokens is None,
+            estimated=not known or completion_tokens is None,
         )
+
+    async def _count_prompt(self) -> int:
+        """Return the tokens of the prompt as far as they can be had here; once, since it may be long."""
+        if self._counter is not None:
+            return await self._counter.count_prompt(self._prompt)
+        return _tokens(len(self._prompt.encode(errors="replace")))
 
     def _estimate(self, answer: Answer) -> int:
         return answer.responses if self._streamed else _tokens(answer.text_bytes)

@@ -24,8 +24,8 @@ TITLES = ["Triton 7 kB", "vLLM 50 kB", "vLLM 84 kB", "vLLM (made) 1.0 MB"]
 
 
 @pytest.fixture
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give what the test starts a short TMPDIR of its own."""
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give what the test starts a short TMPDIR of its own; after pytest has made its own in the usual one."""
     with tempfile.TemporaryDirectory(prefix="scrape-") as directory:
         monkeypatch.setenv("TMPDIR", directory)
         monkeypatch.setattr(tempfile, "tempdir", directory)
